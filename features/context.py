@@ -1,0 +1,33 @@
+"""What the rankers may know of one candidate at one instant. The same object offline and online."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateContext:
+    """A candidate as known strictly before the instant of a request.
+
+    `history`: ids of distinct jobs the candidate engaged with (ENGAGEMENT_EVENTS), oldest first.
+    `applied`, `dismissed`: ids for the re-rank policy. `activity`: numeric features of the feature
+    views, by column name; a name that is absent is missing (NaN), never zero.
+    `known`: False for an inline profile and for an id no table has.
+    """
+
+    candidate_id: str | None = None
+    known: bool = False
+    desired_titles: tuple[str, ...] = ()
+    resume_text: str = ""
+    skills: tuple[str, ...] = ()
+    seniority: str | None = None
+    city: str | None = None
+    region: str | None = None
+    country: str | None = None
+    lat: float | None = None
+    lon: float | None = None
+    history: tuple[str, ...] = ()
+    applied: frozenset[str] = frozenset()
+    dismissed: frozenset[str] = frozenset()
+    activity: Mapping[str, float] = field(default_factory=dict)

