@@ -1,4 +1,4 @@
-"""The demo marketplace: jobs, candidates, employers and a month of position-logged events over real ESCO and O*NET text.
+"""The demo marketplace: both sides and a month of position-logged events over real ESCO and O*NET text.
 
 tables = generate(MarketConfig(jobs=5000, candidates=2000, seed=7))
 """

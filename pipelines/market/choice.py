@@ -26,9 +26,11 @@ logged with an impression, given the slots above it, is exact.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from rolecall.pipelines.market.employers import Employers
 from rolecall.pipelines.market.people import People
@@ -47,10 +49,13 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Appeal:
-    """Every job's standing with the candidates of one block B, before time enters. `score_BJ` is the logging policy's."""
+    """Every job's standing [B, J] with the candidates of one block, before time enters.
 
-    utility_BJ: Floats
-    score_BJ: Floats
+    `utility` is the candidate's, `score` the logging policy's.
+    """
+
+    utility: Floats
+    score: Floats
 
 
 class Chooser:
@@ -61,11 +66,11 @@ class Chooser:
     ) -> None:
         self.postings = postings
         self.people = people
-        self._kinship_OO = taxonomy.kinship_OO
+        self._kinship_OO = taxonomy.kinship
         self._distance_PP = places.distance_km()
         self._country = places.country
         self._job_skill_count = np.asarray(postings.skills.sum(axis=1), dtype=np.float32).ravel()
-        self._rating_2J = employers.rating_2E[:, postings.employer].astype(np.float32)
+        self._rating_2J = employers.ratings[:, postings.employer].astype(np.float32)
         self.rerated_us = int(employers.observed_at[1].timestamp()) * 1_000_000
 
     def appeal(self, block: slice, random: np.random.Generator) -> Appeal:
@@ -84,15 +89,15 @@ class Chooser:
         score_BJ = 4.2 * self._kinship_OO[people.declared[block]][:, jobs.occupation]
         score_BJ += 1.5 * self._overlap(people.listed[block]) / self._job_skill_count
         score_BJ += 1.5 * ((km_BJ < 60) | jobs.remote) - 2.5 * abroad_BJ
-        return Appeal(utility_BJ=utility_BJ.astype(np.float32), score_BJ=score_BJ.astype(np.float32))
+        return Appeal(utility=utility_BJ.astype(np.float32), score=score_BJ.astype(np.float32))
 
     def ages_in_months(self, at_us_R: npt.NDArray[np.int64]) -> Floats:
         """Age of every job at each request [R, J]; negative where it is not posted yet."""
-        return ((at_us_R[:, None] - self.postings.posted_us) / _MONTH_US).astype(np.float32)
+        return np.asarray((at_us_R[:, None] - self.postings.posted_us) / _MONTH_US, dtype=np.float32)
 
     def ratings(self, at_us_R: npt.NDArray[np.int64], shown_RK: npt.NDArray[np.intp]) -> Floats:
         """Rating of the shown jobs' employers as known at each request [R, K]."""
-        return self._rating_2J[(at_us_R >= self.rerated_us).astype(int)[:, None], shown_RK]
+        return np.asarray(self._rating_2J[(at_us_R >= self.rerated_us).astype(int)[:, None], shown_RK])
 
     def _separation(self, block: slice) -> tuple[Floats, npt.NDArray[np.bool_]]:
         here, there = self.people.place[block], self.postings.place
@@ -102,16 +107,17 @@ class Chooser:
         step_BJ = (self.postings.seniority - self.people.seniority[block, None]).astype(np.float32)
         return np.where(step_BJ == 1, 0.5, np.abs(step_BJ)).astype(np.float32)
 
-    def _overlap(self, skills_BS: object) -> Floats:
-        return np.asarray((skills_BS @ self.postings.skills.T).toarray(), dtype=np.float32)  # type: ignore[operator]
+    def _overlap(self, skills_BS: sparse.csr_matrix) -> Floats:
+        return np.asarray((skills_BS @ self.postings.skills.T).toarray(), dtype=np.float32)
 
 
 def draw_slots(
-    score_RJ: Floats, open_RJ: npt.NDArray[np.bool_], slots: int, random: np.random.Generator
+    score_RJ: npt.NDArray[np.floating[Any]], open_RJ: npt.NDArray[np.bool_], slots: int, random: np.random.Generator
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Plackett-Luce: `slots` open jobs for each request in shown order, and their propensities [R, K].
 
-    Adding Gumbel noise and taking the largest draws exactly from it (Yellott 1977; Kool et al. 2019).
+    Adding Gumbel noise and taking the largest draws exactly from it (Yellott 1977; Kool et al. 2019). Where fewer
+    jobs are open than there are slots, closed ones fill the end with propensity 0.
     """
     logits_RJ = np.where(open_RJ, score_RJ, -np.inf).astype(np.float32)
     noise_RJ = -np.log(random.standard_exponential(logits_RJ.shape, dtype=np.float32) + np.float32(1e-20))
@@ -122,7 +128,7 @@ def draw_slots(
     weight_RJ = np.exp((logits_RJ - logits_RJ.max(axis=1, keepdims=True)).astype(np.float64))
     taken_RK = np.take_along_axis(weight_RJ, shown_RK, axis=1)
     left_RK = weight_RJ.sum(axis=1, keepdims=True) - np.cumsum(taken_RK, axis=1) + taken_RK
-    return shown_RK, np.clip(taken_RK / left_RK, 1e-12, 1.0)
+    return shown_RK, np.clip(taken_RK / np.maximum(left_RK, 1e-300), 0.0, 1.0)
 
 
 def sigmoid(x: Floats) -> Floats:

@@ -13,13 +13,13 @@ from rolecall.features.schema import EMPLOYERS
 from rolecall.pipelines.market.config import MarketConfig
 from rolecall.pipelines.market.taxonomy import MAJOR_GROUPS
 
-_FIRST = (
-    "Alder Amber Anchor Apex Arbor Atlas Beacon Birch Bluewater Bridge Brook Canyon Cedar Cobalt Copper Crescent Dawn Delta Ember "
-    "Evergreen Falcon Fern Fjord Garnet Granite Harbor Hazel Heron Horizon Indigo Ivory Juniper Kestrel Lantern Larch Linden Lumen "
-    "Maple Meadow Meridian Mosaic Nordlicht North Oak Onyx Orchard Osprey Pebble Pine Pioneer Prairie Quarry Quartz Raven Redwood "
-    "River Rowan Saffron Sable Sequoia Silver Solstice Spruce Sterling Summit Tamarack Thistle Timber Union Vale Vantage Violet "
-    "Walnut Wharf Willow Winter Yarrow Zenith"
-).split()
+_FIRST_WORDS = """
+Alder Amber Anchor Apex Arbor Atlas Beacon Birch Bluewater Bridge Brook Canyon Cedar Cobalt Copper Crescent
+Dawn Delta Ember Evergreen Falcon Fern Fjord Garnet Granite Harbor Hazel Heron Horizon Indigo Ivory Juniper
+Kestrel Lantern Larch Linden Lumen Maple Meadow Meridian Mosaic Nordlicht North Oak Onyx Orchard Osprey Pebble
+Pine Pioneer Prairie Quarry Quartz Raven Redwood River Rowan Saffron Sable Sequoia Silver Solstice Spruce
+Sterling Summit Tamarack Thistle Timber Union Vale Vantage Violet Walnut Wharf Willow Winter Yarrow Zenith
+"""
 _SECOND = {
     "Management": "Partners",
     "Business and Finance": "Capital",
@@ -48,15 +48,15 @@ _SECOND = {
 
 @dataclass(frozen=True, kw_only=True)
 class Employers:
-    """Parallel arrays, one entry an employer. `rating_2E`: before and after `rerated_at`."""
+    """Parallel arrays, one entry an employer. `ratings` and `rating_counts` [2, E]: as first and later observed."""
 
     ids: tuple[str, ...]
     names: tuple[str, ...]
     group: tuple[str, ...]
     size: npt.NDArray[np.int64]
     pay: npt.NDArray[np.float64]
-    rating_2E: npt.NDArray[np.float64]
-    rating_count_2E: npt.NDArray[np.int64]
+    ratings: npt.NDArray[np.float64]
+    rating_counts: npt.NDArray[np.int64]
     observed_at: tuple[datetime, datetime]
 
     def table(self) -> pa.Table:
@@ -66,8 +66,8 @@ class Employers:
                 "employer_id": [*self.ids, *self.ids],
                 "observed_at": [at for at in self.observed_at for _ in self.ids],
                 "name": [*self.names, *self.names],
-                "rating": self.rating_2E.ravel(),
-                "rating_count": self.rating_count_2E.ravel(),
+                "rating": self.ratings.ravel(),
+                "rating_count": self.rating_counts.ravel(),
                 "size": np.tile(self.size, 2),
                 "industry": [*self.group, *self.group],
             },
@@ -91,18 +91,19 @@ def make_employers(config: MarketConfig, groups: tuple[str, ...], weights: npt.N
         group=industry,
         size=np.round(10 ** random.uniform(1.0, 4.5, config.employers)).astype(np.int64),
         pay=random.normal(0.0, 0.08, config.employers),
-        rating_2E=np.round(np.stack([rating, later]), 1),
-        rating_count_2E=np.stack([count, count + random.integers(0, 40, config.employers)]),
+        ratings=np.round(np.stack([rating, later]), 1).astype(np.float64),
+        rating_counts=np.stack([count, count + random.integers(0, 40, config.employers)]),
         observed_at=(config.starts_at - timedelta(days=60), config.starts_at + timedelta(days=config.days // 2)),
     )
 
 
 def _names(industry: tuple[str, ...]) -> tuple[str, ...]:
     """Distinct names: one first word, then two, then a number."""
+    words = _FIRST_WORDS.split()
     names = []
     for number, group in enumerate(industry):
-        first, round_ = _FIRST[number * 37 % len(_FIRST)], number // len(_FIRST)
-        middle = f" {_FIRST[(number * 13 + round_ * 7) % len(_FIRST)]}" if round_ else ""
-        suffix = f" {round_}" if round_ > len(_FIRST) else ""
+        first, round_ = words[number * 37 % len(words)], number // len(words)
+        middle = f" {words[(number * 13 + round_ * 7) % len(words)]}" if round_ else ""
+        suffix = f" {round_}" if round_ > len(words) else ""
         names.append(f"{first}{middle} {_SECOND[group]}{suffix}")
     return tuple(names)

@@ -73,7 +73,7 @@ def live_through(config: MarketConfig, chooser: Chooser) -> tuple[Shown, Found]:
     for number, start in enumerate(range(0, config.candidates, _BLOCK)):
         block = slice(start, min(start + _BLOCK, config.candidates))
         visits = _Block(config, chooser, block, config.random(5, number))
-        for visit in range(visits.count_B.max(initial=0)):
+        for visit in range(max(1, visits.count_B.max())):
             shown.append(visits.recommend(visit))
             found.append(visits.search(visit))
     return _join(Shown, shown), _join(Found, found)
@@ -86,40 +86,43 @@ class _Block:
         self.config, self.chooser, self.random, self.start = config, chooser, random, block.start
         self.appeal: Appeal = chooser.appeal(block, random)
         self.count_B, self.at_us_BV = _visit_times(config, chooser.people.joined_us[block], random)
-        self.applied_BJ = np.zeros(self.appeal.utility_BJ.shape, dtype=bool)
-        self.clicks_BJ = np.zeros(self.appeal.utility_BJ.shape, dtype=np.int8)
+        self.applied_BJ = np.zeros(self.appeal.utility.shape, dtype=bool)
+        self.clicks_BJ = np.zeros(self.appeal.utility.shape, dtype=np.int8)
 
     def recommend(self, visit: int) -> Shown:
         """One request of every candidate who comes a `visit`-th time."""
         rows_R, at_R, open_RJ, age_RJ = self._now(visit)
         slots = self.config.slots
-        score_RJ = self.appeal.score_BJ[rows_R] - _FRESHNESS_IN_SCORE * age_RJ
+        score_RJ = self.appeal.score[rows_R] - _FRESHNESS_IN_SCORE * age_RJ
         shown_RK, propensity_RK = draw_slots(score_RJ, open_RJ, slots, self.random)
         wanted_RK = self._wanted(rows_R, at_R, age_RJ, shown_RK)
         position_K = np.arange(1, slots + 1)
         clicked, saved, applied, dismissed = _respond(wanted_RK, position_K, self.random)
+        real_RK = np.take_along_axis(open_RJ, shown_RK, axis=1)
+        clicked, applied = clicked & real_RK, applied & real_RK
         self.clicks_BJ[rows_R[:, None], shown_RK] += clicked
         self.applied_BJ[rows_R[:, None], shown_RK] |= applied
+        request_N, slot_N = np.nonzero(real_RK)
         return Shown(
-            candidate=np.repeat(rows_R + self.start, slots),
-            visit=np.full(shown_RK.size, visit),
-            position=np.tile(position_K, len(rows_R)),
-            job=shown_RK.ravel(),
-            at_us=np.repeat(at_R, slots),
-            propensity=propensity_RK.ravel(),
-            wanted=wanted_RK.ravel(),
-            clicked=clicked.ravel(),
-            saved=saved.ravel(),
-            applied=applied.ravel(),
-            dismissed=dismissed.ravel(),
+            candidate=rows_R[request_N] + self.start,
+            visit=np.full(len(request_N), visit),
+            position=position_K[slot_N],
+            job=shown_RK[real_RK],
+            at_us=at_R[request_N],
+            propensity=propensity_RK[real_RK],
+            wanted=wanted_RK[real_RK],
+            clicked=clicked[real_RK],
+            saved=saved[real_RK],
+            applied=applied[real_RK],
+            dismissed=dismissed[real_RK],
         )
 
     def search(self, visit: int) -> Found:
         """After some visits a candidate opens a job by themselves: position-free evidence of what they want."""
         rows_R, at_R, open_RJ, age_RJ = self._now(visit)
-        came_R = self.random.random(len(rows_R)) < 0.3
+        came_R = (self.random.random(len(rows_R)) < 0.3) & open_RJ.any(axis=1)
         rows_R, at_R, open_RJ, age_RJ = rows_R[came_R], at_R[came_R], open_RJ[came_R], age_RJ[came_R]
-        utility_RJ = 1.5 * (self.appeal.utility_BJ[rows_R] - 0.6 * age_RJ)
+        utility_RJ = 1.5 * (self.appeal.utility[rows_R] - 0.6 * age_RJ)
         job_R1, _ = draw_slots(utility_RJ, open_RJ, 1, self.random)
         wanted_R = self._wanted(rows_R, at_R, age_RJ, job_R1).ravel()
         delay_R = self.random.integers(20 * _MINUTE_US, 50 * _MINUTE_US, len(rows_R))
@@ -142,7 +145,7 @@ class _Block:
         again_RK = np.minimum(self.clicks_BJ[rows_R[:, None], shown_RK], 2)
         age_RK = np.take_along_axis(age_RJ, shown_RK, axis=1)
         rating_RK = self.chooser.ratings(at_R, shown_RK)
-        utility_RK = self.appeal.utility_BJ[rows_R[:, None], shown_RK]
+        utility_RK = self.appeal.utility[rows_R[:, None], shown_RK]
         return np.asarray(utility_RK + 0.6 * (rating_RK - 3.5) - 0.6 * age_RK - _AGAIN * again_RK, dtype=np.float32)
 
 
@@ -169,7 +172,7 @@ def _visit_times(
     present = 1.0 - first_day / config.days
     eager = config.requests_per_candidate * random.lognormal(-0.32, 0.8, size) * (random.random(size) > 0.08)
     count = np.minimum(random.poisson(eager * present), 40)
-    longest = int(count.max(initial=0))
+    longest = max(1, int(count.max()))
     day = first_day[:, None] + np.floor(random.random((size, longest)) * (config.days - first_day)[:, None])
     hour = random.choice(_HOURS, size=(size, longest), p=_HOUR_SHARE)
     at = start + day.astype(np.int64) * _DAY_US + hour * _HOUR_US + random.integers(0, _HOUR_US, (size, longest))

@@ -81,7 +81,7 @@ def make_people(config: MarketConfig, taxonomy: Taxonomy, weights: npt.NDArray[n
 
 def _targets(random: np.random.Generator, declared: npt.NDArray[np.intp], taxonomy: Taxonomy) -> npt.NDArray[np.intp]:
     """Switchers look for one of the five occupations closest to their own."""
-    near = np.argsort(-taxonomy.kinship_OO, axis=1, kind="stable")[:, 1:6]
+    near = np.argsort(-taxonomy.kinship, axis=1, kind="stable")[:, 1:6]
     switched = near[declared, random.integers(0, near.shape[1], len(declared))]
     return np.where(random.random(len(declared)) < _SWITCHERS, switched, declared)
 
@@ -130,11 +130,13 @@ def _resume(random: np.random.Generator, work: Occupation, level: int) -> str:
     return f"{since} as {_pick(random, _own_words(work))}. Used to: {'; '.join(text.lower() for text in done)}."
 
 
-def _experience(random: np.random.Generator, work: Occupation, level: int, today: date) -> list[dict[str, object]]:
+def _experience(
+    random: np.random.Generator, work: Occupation, level: int, today: date
+) -> list[dict[str, str | date | None]]:
     """Past positions, newest first, without a gap; the newest is still held by two thirds."""
     count = 0 if level == 0 else int(random.integers(1, min(level, 3) + 2))
     ended: date | None = None if random.random() < 0.67 else today - timedelta(days=int(random.integers(20, 400)))
-    held = []
+    held: list[dict[str, str | date | None]] = []
     for _ in range(count):
         started = (ended or today) - timedelta(days=int(random.integers(200, 1800)))
         held.append(

@@ -31,7 +31,7 @@ class Places:
         lat, lon = np.radians(self.lat), np.radians(self.lon)
         half = np.sin((lat[:, None] - lat) / 2) ** 2
         half += np.cos(lat[:, None]) * np.cos(lat) * np.sin((lon[:, None] - lon) / 2) ** 2
-        return (2 * _EARTH_KM * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))).astype(np.float32)
+        return np.asarray(2 * _EARTH_KM * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))), dtype=np.float32)
 
     def draw(self, random: np.random.Generator, count: int) -> npt.NDArray[np.intp]:
         """`count` city numbers, large cities more often."""

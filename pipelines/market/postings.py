@@ -66,7 +66,7 @@ def demand(config: MarketConfig, taxonomy: Taxonomy) -> npt.NDArray[np.float64]:
     """How much of each occupation the market offers: uneven within a group, and between groups as stated above."""
     spread = config.random(2).lognormal(0.0, 0.6, len(taxonomy.occupations))
     weights = spread * np.array([_GROUP_DEMAND.get(o.group, 1.0) for o in taxonomy.occupations])
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def seniorities(random: np.random.Generator, count: int) -> npt.NDArray[np.intp]:
@@ -195,7 +195,7 @@ def _employment(random: np.random.Generator, level: npt.NDArray[np.intp]) -> lis
     drawn = random.choice(
         ["full_time", "part_time", "contract", "temporary"], size=len(level), p=[0.75, 0.12, 0.08, 0.05]
     )
-    return np.where(level == 0, "internship", drawn).tolist()
+    return [str(kind) for kind in np.where(level == 0, "internship", drawn)]
 
 
 def _pay_columns(

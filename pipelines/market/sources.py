@@ -20,8 +20,12 @@ from pathlib import Path
 
 from rolecall.platform.errors import NotFoundError
 
-_LINKING = frozenset("a an and as at by for from in into its of on or over the their to with".split())
-_UNFINISHED = _LINKING | frozenset("competent spoken written perform use using".split())
+_LINKING_WORDS = "a an and as at by for from in into its of on or over the their to with"
+_UNFINISHED_WORDS = "competent spoken written perform use using"
+_RANK_WORDS = "assistant chief deputy graduate head junior lead principal senior trainee"
+_LINKING = frozenset(_LINKING_WORDS.split())
+_UNFINISHED = _LINKING | frozenset(_UNFINISHED_WORDS.split())
+_RANKS = frozenset(_RANK_WORDS.split())
 _DESCRIPTION_START = re.compile(r"[A-Z][a-z]")
 _TITLE_END_RATE = 0.55
 _MAX_TITLE_WORDS = 4
@@ -101,7 +105,8 @@ def split_titles(text: str, endings: frozenset[str]) -> EscoOccupation:
         if word.lower() in endings and following not in _LINKING:
             titles.append(" ".join(current))
             current = []
-    clear = [title for title in titles if _is_clear_title(title)]
+    clear = titles[:1] + [title for title in titles[1:] if len(title.split()) > 1]
+    clear = [title for title in clear if _is_clear_title(title, endings)]
     return EscoOccupation(titles=tuple(dict.fromkeys(clear)), description=" ".join(words[start:]))
 
 
@@ -156,9 +161,12 @@ def _description_start(words: list[str]) -> int:
     return len(words)
 
 
-def _is_clear_title(title: str) -> bool:
+def _is_clear_title(title: str, endings: frozenset[str]) -> bool:
+    """Short, of one piece, and without a rank in front: seniority is a column of its own."""
     words = title.lower().split()
-    return len(words) <= _MAX_TITLE_WORDS and not any(w in _LINKING or "," in w for w in words) and len(title) > 4
+    glued = any(word.endswith("s") and word[:-1] in endings for word in words[:-1])
+    linked = any(word in _LINKING or "," in word for word in words)
+    return len(words) <= _MAX_TITLE_WORDS and not glued and not linked and words[0] not in _RANKS and len(title) > 4
 
 
 def _stem(word: str) -> str:

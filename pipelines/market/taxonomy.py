@@ -69,11 +69,11 @@ class Occupation:
 
 @dataclass(frozen=True, kw_only=True)
 class Taxonomy:
-    """All occupations, the skill labels they use, and `kinship_OO` in 0..1: how much of one's work is the other's."""
+    """All occupations, the skill labels they use, and `kinship` [O, O] in 0..1: how alike two kinds of work are."""
 
     occupations: tuple[Occupation, ...]
     skills: tuple[str, ...]
-    kinship_OO: npt.NDArray[np.float32]
+    kinship: npt.NDArray[np.float32]
 
 
 def build_taxonomy(count: int) -> Taxonomy:
@@ -92,7 +92,7 @@ def build_taxonomy(count: int) -> Taxonomy:
     return Taxonomy(
         occupations=occupations,
         skills=tuple(skills[number].label for number in used.tolist()),
-        kinship_OO=_kinship(onet_rows[chosen], [occupation.code for occupation in occupations]),
+        kinship=_kinship(onet_rows[chosen], [occupation.code for occupation in occupations]),
     )
 
 
@@ -141,4 +141,4 @@ def _kinship(rows: sparse.csr_matrix, codes: list[str]) -> npt.NDArray[np.float3
     same_major = major[:, None] == major[None, :]
     kinship = text + _SAME_MINOR_GROUP * same_minor + _SAME_MAJOR_GROUP * same_major
     np.fill_diagonal(kinship, 1.0)
-    return kinship.astype(np.float32)
+    return np.asarray(kinship, dtype=np.float32)
