@@ -20,7 +20,7 @@ from rolecall.features.catalogue import Catalogue
 from rolecall.features.context import CandidateContext
 from rolecall.features.store import FeatureStore
 from rolecall.pipelines.baselines import BASELINES, Columns, Question
-from rolecall.pipelines.metrics import METRICS, Array, Interval, bootstrap, ranks_of, recall_at
+from rolecall.pipelines.metrics import METRICS, Array, Interval, bootstrap, ranks_of
 from rolecall.pipelines.targets import Target, instants
 from rolecall.pipelines.training_set import job_columns_at, read_contexts
 from rolecall.serving.funnel import Funnel, SnapshotJobFeatures
