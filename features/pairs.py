@@ -192,13 +192,11 @@ class PairFeatures:
         """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
         history = self.catalogue.rows_of(context.history)
         fields = self.lexicon.fields
-        place = " ".join(filter(None, (context.city, context.region)))
-        profile = " ".join((*context.desired_titles, *context.skills, place))
         titles = (context.resume_text, *context.desired_titles)
         queries = {
-            "full": fields["full"].query(rows=history, texts=[profile]),
+            "full": fields["full"].query(rows=history, texts=[_profile_words(context)]),
             "title": fields["title"].query(rows=history, texts=titles),
-            "place": fields["place"].query(rows=history, texts=[place]),
+            "place": fields["place"].query(rows=history, texts=[_place_words(context)]),
         }
         vectors = self.vectors.rows(history)
         extra = [] if profile_vector is None else [np.asarray(profile_vector, np.float32)[None]]
@@ -212,8 +210,8 @@ class PairFeatures:
             queries=queries,
             skill_weights=self._skill_weights(listed, history),
             skills_listed=len(listed),
-            title_agreement=self._agreement("title", queries["title"], history),
-            place_agreement=self._agreement("place", queries["place"], history),
+            title_agreement=_agreement(queries["title"], len(history)),
+            place_agreement=_agreement(queries["place"], len(history)),
         )
 
     def matrix(
@@ -252,8 +250,10 @@ class PairFeatures:
 
     def _full(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         cosines = self.lexicon.fields["full"].similarity(prepared.queries["full"], rows)
-        history = cosines[:, : len(prepared.history)]
-        return {**_summary("full", history, prepared.recent), "full_profile": cosines[:, -1]}
+        columns = dict(_summary("full", cosines[:, : len(prepared.history)], prepared.recent))
+        if _profile_words(prepared.context):
+            columns["full_profile"] = cosines[:, -1]
+        return columns
 
     def _title(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         cosines = self.lexicon.fields["title"].similarity(prepared.queries["title"], rows)
@@ -269,7 +269,7 @@ class PairFeatures:
         cosines = self.lexicon.fields["place"].similarity(prepared.queries["place"], rows)
         history = cosines[:, : len(prepared.history)]
         columns = dict(_summary("place", history, prepared.recent))
-        if prepared.context.city or prepared.context.region:
+        if _place_words(prepared.context):
             columns["place_profile"] = cosines[:, -1]
         return columns
 
@@ -358,14 +358,6 @@ class PairFeatures:
             np.add.at(weights[:, 1], self._skills[history].indices, np.float32(1 / len(history)))
         return weights
 
-    def _agreement(self, field: str, query: LexicalQuery, history: Rows) -> float:
-        """Mean cosine between different history jobs; NaN below two."""
-        k = len(history)
-        if k < 2:
-            return float("nan")
-        cosines = self.lexicon.fields[field].similarity(query, history)[:, :k]
-        return float((cosines.sum() - np.trace(cosines)) / (k * (k - 1)))
-
 
 _OWN_GROUP = {
     "same_city": "same", "same_region": "same", "same_country": "same", "city_last": "same", "region_last": "same",
@@ -388,6 +380,22 @@ def _foreign(
     if name.startswith(CANDIDATE_PREFIX):
         return context.activity.get(name.removeprefix(CANDIDATE_PREFIX))
     return None
+
+
+def _agreement(query: LexicalQuery, k: int) -> float:
+    """Mean cosine between different ones of the first k queries; NaN below two."""
+    if k < 2:
+        return float("nan")
+    vectors = query.weights[:, :k]
+    return float((np.square(vectors.sum(axis=1)).sum() - np.square(vectors).sum()) / (k * (k - 1)))
+
+
+def _place_words(context: CandidateContext) -> str:
+    return " ".join(filter(None, (context.city, context.region)))
+
+
+def _profile_words(context: CandidateContext) -> str:
+    return " ".join(filter(None, (*context.desired_titles, *context.skills, _place_words(context))))
 
 
 def _recency(k: int) -> Floats:

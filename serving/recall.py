@@ -84,14 +84,14 @@ class Recall:
 
     def _history_words(self, history: Rows) -> str:
         newest = history[-HISTORY_WORDS:]
-        return " ".join(f"{self.catalogue.titles[row]} {self.catalogue.place(row)}" for row in newest)
+        return " ".join(f"{self.catalogue.titles[row]} {self.catalogue.places[row]}" for row in newest)
 
 
 _BIT = {name: 1 << place for place, name in enumerate(QUESTIONS)}
 
 
 def fuse(hits: Sequence[Hits], weights: Sequence[float], limit: int, *, bits: Sequence[int] | None = None) -> Retrieved:
-    """Weighted reciprocal-rank fusion of ranked answers."""
+    """Weighted reciprocal-rank fusion of ranked answers, at least one."""
     rows = np.concatenate([hit.rows for hit in hits])
     ranks = np.concatenate([np.arange(len(hit.rows)) for hit in hits])
     weight = np.repeat(np.asarray(weights, np.float64), [len(hit.rows) for hit in hits])
