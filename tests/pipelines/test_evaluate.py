@@ -1,0 +1,98 @@
+"""Targets and the evaluation of a funnel on them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rolecall.pipelines.baselines import BASELINES
+from rolecall.pipelines.evaluate import FUNNEL, MAIN_METRIC, Evaluation, Judge
+from rolecall.pipelines.targets import collect_targets
+from rolecall.pipelines.train import TrainedRankers
+
+if TYPE_CHECKING:
+    from conftest import World
+
+
+@pytest.fixture(scope="module")
+def judge(world: World) -> Judge:
+    targets = collect_targets(world.events, start=world.cutoff, end=world.as_of, limit=60)
+    return Judge.prepare(targets, world.store, rounds=200)
+
+
+@pytest.fixture(scope="module")
+def evaluation(world: World, judge: Judge, rankers: TrainedRankers) -> Evaluation:
+    return judge.evaluate(world.funnel(rankers))
+
+
+def test_a_target_holds_only_jobs_engaged_with_in_the_window_and_never_before(world: World) -> None:
+    targets = collect_targets(world.events, start=world.cutoff, end=world.as_of)
+    assert len(targets) > 15
+    told = world.events.filter(pl.col("actor") == "candidate")
+    for target in targets:
+        mine = told.filter(pl.col("candidate_id") == target.candidate_id)
+        window = mine.filter(pl.col("occurred_at") >= world.cutoff)
+        assert target.at == window["occurred_at"].min()
+        for job_id in target.job_ids:
+            acts = mine.filter(pl.col("job_id") == job_id, ~pl.col("kind").is_in(["impression", "dismiss"]))
+            assert acts["occurred_at"].min() >= world.cutoff
+
+
+def test_which_candidates_are_asked_about_does_not_depend_on_the_others(world: World) -> None:
+    few = collect_targets(world.events, start=world.cutoff, end=world.as_of, limit=10)
+    gone = world.events.filter(pl.col("candidate_id") != few[0].candidate_id)
+    assert set(few[1:]) <= set(collect_targets(gone, start=world.cutoff, end=world.as_of, limit=10))
+
+
+def test_contexts_are_what_was_known_before_the_targets_instant(world: World, judge: Judge) -> None:
+    for target, context in zip(judge.targets, judge.contexts, strict=True):
+        known = world.events.filter(pl.col("occurred_at") < target.at, pl.col("candidate_id") == target.candidate_id)
+        assert set(context.history) <= set(known["job_id"])
+        assert not set(context.history) & set(target.job_ids)
+
+
+def test_the_trained_funnel_beats_chance_and_popularity(evaluation: Evaluation) -> None:
+    assert evaluation.difference("random").low > 0
+    assert evaluation.difference("popularity").low > 0
+    assert set(evaluation.systems) == {FUNNEL, *BASELINES}
+
+
+def test_equal_releases_give_equal_reports(
+    world: World, judge: Judge, rankers: TrainedRankers, evaluation: Evaluation
+) -> None:
+    again = judge.evaluate(world.funnel(rankers))
+    assert json.dumps(again.to_dict(), sort_keys=True) == json.dumps(evaluation.to_dict(), sort_keys=True)
+    assert again.metrics() == evaluation.metrics()
+
+
+def test_no_stage_finds_what_the_one_before_lost(evaluation: Evaluation) -> None:
+    recall, coarse = evaluation.stages.values()
+    assert (coarse <= recall).all()
+    assert (evaluation.systems[FUNNEL]["recall@500"] <= coarse + 1e-9).all()
+
+
+def test_jobs_the_catalogue_does_not_hold_are_missed_and_not_an_error(
+    world: World, judge: Judge, rankers: TrainedRankers
+) -> None:
+    lost = tuple(replace(target, job_ids=("gone",) * len(target.job_ids)) for target in judge.targets)
+    found = replace(judge, targets=lost).evaluate(world.funnel(rankers), baselines=["tfidf"])
+    assert found.metrics()[MAIN_METRIC] == 0
+    assert found.metrics()["mrr"] == 0
+
+
+def test_slices_part_the_targets(evaluation: Evaluation) -> None:
+    history = [values for name, values in evaluation.slices.items() if name.startswith("history=")]
+    assert (sum(~np.isnan(values) for values in history) == 1).all()
+
+
+def test_no_targets_give_a_report_that_says_so(world: World, rankers: TrainedRankers) -> None:
+    none = collect_targets(world.events, start=world.as_of, end=world.as_of + timedelta(days=1))
+    report = Judge.prepare(none, world.store).evaluate(world.funnel(rankers))
+    assert report.to_dict()["targets"] == 0
+    assert json.dumps(report.to_dict(), allow_nan=False)
