@@ -94,7 +94,7 @@ def train_ranker(
 
     shards = [examples.shard(rank, max(settings.workers, 1)) for rank in range(max(settings.workers, 1))]
     storage.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=storage) as folder:
+    with tempfile.TemporaryDirectory(dir=storage) as folder, _quiet_ray():
         trainer = LightGBMTrainer(
             _train_worker,
             train_loop_config={
@@ -106,9 +106,7 @@ def train_ranker(
             scaling_config=ScalingConfig(num_workers=settings.workers),
             run_config=RunConfig(name="ranker", storage_path=folder),
         )
-        with _quiet_ray():
-            checkpoint = trainer.fit().checkpoint
-        with checkpoint.as_directory() as kept:
+        with trainer.fit().checkpoint.as_directory() as kept:
             return (Path(kept) / MODEL_FILE).read_text()
 
 
