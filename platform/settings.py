@@ -112,7 +112,9 @@ class PolicySettings(_Part):
     max_per_title: int = Field(default=5, ge=1, le=1000)
     diversity: float = Field(default=0.15, ge=0.0, le=1.0, description="MMR: 0 is score alone")
     freshness_half_life_days: float = Field(default=0.0, ge=0.0, description="0 switches the boost off")
-    exploration: float = Field(default=0.0, ge=0.0, le=0.5, description="share of slots drawn at random")
+    exploration: float = Field(
+        default=0.0, ge=0.0, le=0.5, description="share of slots drawn at random, with propensity"
+    )
     hide_applied: bool = True
     hide_dismissed: bool = True
 
