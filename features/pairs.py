@@ -1,0 +1,453 @@
+"""The one definition of what the rankers see of a (candidate, job) pair: training, evaluation and serving alike.
+
+    pairs = PairFeatures(catalogue, lexicon, vectors)
+    prepared = pairs.prepare(context, profile_vector)                      # once a request
+    pairs.matrix(prepared, rows, at=at, job_features={}, columns=COARSE_COLUMNS)   # float32 [len(rows), c]
+
+Pair columns know the candidate's own context and the jobs' content, nothing else: no job id, no row order, no
+other candidate's behaviour. What comes from feature views is named `job.<feature>` or `candidate.<feature>`.
+Unknown is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+from rolecall.features.catalogue import MICROSECONDS_A_DAY, Catalogue, Codes, Floats, Rows, rank_of
+from rolecall.features.context import CandidateContext
+from rolecall.features.job_vectors import JobVectors
+from rolecall.features.lexicon import LexicalQuery, Lexicon
+from rolecall.platform.errors import InputError
+
+JOB_PREFIX = "job."
+CANDIDATE_PREFIX = "candidate."
+RECENCY = 0.7
+"""Weight of a history job relative to the one that followed it, in `*_recent` columns."""
+
+PAIR_COLUMNS: Mapping[str, str] = {
+    "dense_profile": "cosine of the job's vector with the profile text's",
+    "dense_mean": "mean cosine with the history's jobs",
+    "dense_max": "largest cosine with a history job",
+    "dense_last": "cosine with the newest history job",
+    "dense_recent": "mean cosine with the history, newer jobs weighing more",
+    "full_profile": "TF-IDF cosine of title and place with the profile's titles, skills and place",
+    "full_mean": "mean TF-IDF cosine of title and place with the history",
+    "full_max": "largest TF-IDF cosine of title and place with a history job",
+    "full_last": "TF-IDF cosine of title and place with the newest history job",
+    "full_recent": "mean TF-IDF cosine of title and place with the history, newer jobs weighing more",
+    "title_desired": "largest TF-IDF cosine of the title with a desired title",
+    "title_resume": "TF-IDF cosine of the title with the resume text",
+    "title_mean": "mean TF-IDF cosine of the title with the history",
+    "title_max": "largest TF-IDF cosine of the title with a history job",
+    "title_last": "TF-IDF cosine of the title with the newest history job",
+    "title_recent": "mean TF-IDF cosine of the title with the history, newer jobs weighing more",
+    "title_words": "number of terms in the title",
+    "place_mean": "mean TF-IDF cosine of the place with the history",
+    "place_max": "largest TF-IDF cosine of the place with a history job",
+    "place_last": "TF-IDF cosine of the place with the newest history job",
+    "place_profile": "TF-IDF cosine of the place with the profile's",
+    "same_city": "1 in the profile's city, 0 in another, NaN where either is unknown",
+    "same_region": "the same for the region",
+    "same_country": "the same for the country",
+    "city_last": "the same for the newest history job's city",
+    "region_last": "the same for the newest history job's region",
+    "city_share": "share of the history in the job's city",
+    "region_share": "share of the history in the job's region",
+    "remote": "1 for a remote job, 0 for one at a place",
+    "distance_km": "kilometres from the profile's place",
+    "distance_last_km": "kilometres from the newest history job",
+    "distance_near_km": "kilometres from the nearest history job",
+    "employer_last": "1 for the employer of the newest history job",
+    "employer_share": "share of the history at the job's employer",
+    "category_last": "1 for the category of the newest history job",
+    "category_share": "share of the history in the job's category",
+    "category_root_share": "share of the history in the job's top category",
+    "skill_overlap": "number of the job's skills that the profile lists",
+    "skill_share": "share of the job's skills that the profile lists",
+    "skill_cover": "share of the profile's skills that the job asks for",
+    "skill_history": "mean share of history jobs that ask for one of the job's skills",
+    "skill_count": "number of skills the job asks for",
+    "seniority_gap": "job's seniority rank minus the profile's",
+    "seniority_history_gap": "job's seniority rank minus the history's mean",
+    "log_salary": "logarithm of the middle of the salary range",
+    "salary_to_history": "that minus the logarithm of the history's median salary",
+    "age_days": "days since the job was posted",
+    "remaining_days": "days until the job expires",
+    "history_length": "history jobs this release knows",
+    "history_title_agreement": "mean TF-IDF cosine between titles of different history jobs",
+    "history_place_agreement": "mean TF-IDF cosine between places of different history jobs",
+}
+"""Every pair column and what it holds."""
+
+COARSE_COLUMNS: tuple[str, ...] = (
+    "dense_profile",
+    "dense_mean",
+    "dense_max",
+    "dense_last",
+    "dense_recent",
+    "full_profile",
+    "full_mean",
+    "full_max",
+    "full_last",
+    "full_recent",
+    "same_city",
+    "same_region",
+    "city_last",
+    "city_share",
+    "remote",
+    "distance_km",
+    "employer_share",
+    "seniority_gap",
+    "log_salary",
+    "age_days",
+    "remaining_days",
+    "history_length",
+)
+"""What the coarse ranker sees: a cheap subset."""
+
+
+def fine_columns(*, job: Sequence[str] = (), candidate: Sequence[str] = ()) -> tuple[str, ...]:
+    """All pair columns, then features of the feature service's job and candidate views, prefixed."""
+    return (
+        *PAIR_COLUMNS,
+        *(JOB_PREFIX + name for name in job),
+        *(CANDIDATE_PREFIX + name for name in candidate),
+    )
+
+
+def check_columns(columns: Sequence[str]) -> None:
+    """Raise InputError if a column is neither a pair column nor a prefixed feature: refuses a model at load."""
+    unknown = [c for c in columns if c not in PAIR_COLUMNS and not c.startswith((JOB_PREFIX, CANDIDATE_PREFIX))]
+    if unknown:
+        raise InputError(
+            f"ranking columns {unknown}",
+            f"PAIR_COLUMNS, {JOB_PREFIX}<feature> or {CANDIDATE_PREFIX}<feature>",
+            "load the release with the code version of its manifest",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedCandidate:
+    """What one candidate needs once for any number of jobs.
+
+    `history`: rows of the k history jobs this release knows, oldest first. `weights` float32[k]: 1/k each, and
+    `recent` the same with newer jobs weighing more. `dense` float32[d, k (+1)]: history vectors, then the
+    profile's. `profile` float32[d] or None. `queries`: the lexical queries by field, history first, then texts.
+    """
+
+    context: CandidateContext
+    history: Rows
+    recent: Floats
+    dense: Floats
+    profile: Floats | None
+    queries: Mapping[str, LexicalQuery]
+    skill_weights: Floats
+    skills_listed: int
+    title_agreement: float
+    place_agreement: float
+
+    @property
+    def history_vectors(self) -> Floats:
+        """Unit vectors of the history jobs, float32[k, d]."""
+        return self.dense[:, : len(self.history)].T
+
+
+Columns = Mapping[str, Floats | float]
+Group = Callable[[PreparedCandidate, Rows, float], Columns]
+
+
+class PairFeatures:
+    """Pair features over the parts of one release. Immutable: one object serves any number of threads."""
+
+    def __init__(self, catalogue: Catalogue, lexicon: Lexicon, vectors: JobVectors) -> None:
+        if len(vectors) != len(catalogue):
+            raise InputError(f"{len(vectors)} vectors for {len(catalogue)} jobs", "one each", "build both in one run")
+        self.catalogue = catalogue
+        self.lexicon = lexicon
+        self.vectors = vectors
+        self._skills = csr_matrix(
+            (np.ones(len(catalogue.skills.codes), np.float32), catalogue.skills.codes, catalogue.skills.starts),
+            shape=(len(catalogue), len(catalogue.skills.names)),
+        )
+        self._groups: Mapping[str, Group] = {
+            "dense": self._dense,
+            "full": self._full,
+            "title": self._title,
+            "place": self._place,
+            "same": self._same,
+            "distance": self._distance,
+            "shares": self._shares,
+            "skill": self._skill,
+            "job": self._job,
+            "history": self._history,
+        }
+
+    def prepare(self, context: CandidateContext, profile_vector: Floats | None = None) -> PreparedCandidate:
+        """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
+        history = self.catalogue.rows_of(context.history)
+        fields = self.lexicon.fields
+        place = " ".join(filter(None, (context.city, context.region)))
+        profile = " ".join((*context.desired_titles, *context.skills, place))
+        titles = (context.resume_text, *context.desired_titles)
+        queries = {
+            "full": fields["full"].query(rows=history, texts=[profile]),
+            "title": fields["title"].query(rows=history, texts=titles),
+            "place": fields["place"].query(rows=history, texts=[place]),
+        }
+        vectors = self.vectors.rows(history)
+        extra = [] if profile_vector is None else [np.asarray(profile_vector, np.float32)[None]]
+        listed = self.catalogue.skills.known(context.skills)
+        return PreparedCandidate(
+            context=context,
+            history=history,
+            recent=_recency(len(history)),
+            dense=np.ascontiguousarray(np.concatenate([vectors, *extra]).T),
+            profile=extra[0][0] if extra else None,
+            queries=queries,
+            skill_weights=self._skill_weights(listed, history),
+            skills_listed=len(listed),
+            title_agreement=self._agreement("title", queries["title"], history),
+            place_agreement=self._agreement("place", queries["place"], history),
+        )
+
+    def matrix(
+        self,
+        prepared: PreparedCandidate,
+        rows: Rows,
+        *,
+        at: datetime,
+        job_features: Mapping[str, npt.NDArray[np.floating]],
+        columns: Sequence[str],
+    ) -> Floats:
+        """float32 [len(rows), len(columns)]. `job_features`: arrays aligned with `rows`; absent means unknown.
+
+        Raises InputError on a column that does not exist.
+        """
+        check_columns(columns)
+        at_us = at.timestamp() * 1e6
+        values: dict[str, Floats | float] = {}
+        for group in dict.fromkeys(_GROUP_OF[name] for name in columns if name in _GROUP_OF):
+            values.update(self._groups[group](prepared, rows, at_us))
+        out = np.full((len(rows), len(columns)), np.nan, np.float32)
+        for place, name in enumerate(columns):
+            value = values.get(name)
+            if value is None:
+                value = _foreign(name, prepared.context, job_features)
+            if value is not None:
+                out[:, place] = value
+        return out
+
+    def _dense(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        cosines = self.vectors.cosines(rows, prepared.dense)
+        columns = dict(_summary("dense", cosines[:, : len(prepared.history)], prepared.recent))
+        if prepared.profile is not None:
+            columns["dense_profile"] = cosines[:, -1]
+        return columns
+
+    def _full(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        cosines = self.lexicon.fields["full"].similarity(prepared.queries["full"], rows)
+        history = cosines[:, : len(prepared.history)]
+        return {**_summary("full", history, prepared.recent), "full_profile": cosines[:, -1]}
+
+    def _title(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        cosines = self.lexicon.fields["title"].similarity(prepared.queries["title"], rows)
+        k = len(prepared.history)
+        columns = dict(_summary("title", cosines[:, :k], prepared.recent))
+        if prepared.context.resume_text:
+            columns["title_resume"] = cosines[:, k]
+        if prepared.context.desired_titles:
+            columns["title_desired"] = cosines[:, k + 1 :].max(axis=1)
+        return columns
+
+    def _place(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        cosines = self.lexicon.fields["place"].similarity(prepared.queries["place"], rows)
+        history = cosines[:, : len(prepared.history)]
+        columns = dict(_summary("place", history, prepared.recent))
+        if prepared.context.city or prepared.context.region:
+            columns["place_profile"] = cosines[:, -1]
+        return columns
+
+    def _same(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        jobs, context = self.catalogue, prepared.context
+        columns: dict[str, Floats | float] = {
+            "same_city": _same_as(jobs.city, rows, context.city),
+            "same_region": _same_as(jobs.region, rows, context.region),
+            "same_country": _same_as(jobs.country, rows, context.country),
+        }
+        if len(prepared.history):
+            last = prepared.history[-1]
+            codes = {
+                "city_last": jobs.city,
+                "region_last": jobs.region,
+                "employer_last": jobs.employer,
+                "category_last": jobs.category,
+            }
+            columns.update({name: _equal(code.codes[rows], code.codes[last]) for name, code in codes.items()})
+        return columns
+
+    def _shares(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        jobs, history = self.catalogue, prepared.history
+        codes = {
+            "city_share": jobs.city,
+            "region_share": jobs.region,
+            "employer_share": jobs.employer,
+            "category_share": jobs.category,
+            "category_root_share": jobs.category_root,
+        }
+        return {name: _share(code.codes[rows], code.codes[history]) for name, code in codes.items()}
+
+    def _distance(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        jobs, context = self.catalogue, prepared.context
+        latitude, longitude = jobs.latitude[rows], jobs.longitude[rows]
+        columns: dict[str, Floats | float] = {}
+        if context.lat is not None and context.lon is not None:
+            home = np.radians(np.array([[context.lat], [context.lon]], np.float32))
+            columns["distance_km"] = _kilometres(latitude, longitude, home[0], home[1])[:, 0]
+        if len(prepared.history):
+            visited = _kilometres(
+                latitude, longitude, jobs.latitude[prepared.history], jobs.longitude[prepared.history]
+            )
+            columns["distance_last_km"] = visited[:, -1]
+            columns["distance_near_km"] = np.fmin.reduce(visited, axis=1)
+        return columns
+
+    def _skill(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        counts = np.diff(self.catalogue.skills.starts)[rows].astype(np.float32)
+        asked = np.where(counts > 0, counts, np.nan).astype(np.float32)
+        columns: dict[str, Floats | float] = {"skill_count": counts}
+        overlap, history = np.asarray(self._skills[rows] @ prepared.skill_weights, np.float32).T
+        if prepared.context.skills:
+            listed = max(prepared.skills_listed, 1)
+            columns |= {"skill_overlap": overlap, "skill_share": overlap / asked, "skill_cover": overlap / listed}
+        if len(prepared.history):
+            columns["skill_history"] = history / asked
+        return columns
+
+    def _job(self, prepared: PreparedCandidate, rows: Rows, at: float) -> Columns:
+        jobs, history = self.catalogue, prepared.history
+        pay, rank = _log(jobs.salary[rows]), jobs.seniority[rows]
+        return {
+            "title_words": np.diff(self.lexicon.fields["title"].matrix.indptr)[rows].astype(np.float32),
+            "remote": jobs.remote[rows],
+            "log_salary": pay,
+            "salary_to_history": pay - _middle_known(_log(jobs.salary[history])),
+            "seniority_gap": rank - np.float32(rank_of(prepared.context.seniority)),
+            "seniority_history_gap": rank - _mean_known(jobs.seniority[history]),
+            "age_days": ((at - jobs.posted[rows]) / MICROSECONDS_A_DAY).astype(np.float32),
+            "remaining_days": ((jobs.expires[rows] - at) / MICROSECONDS_A_DAY).astype(np.float32),
+        }
+
+    def _history(self, prepared: PreparedCandidate, _rows: Rows, _at: float) -> Columns:
+        return {
+            "history_length": float(len(prepared.history)),
+            "history_title_agreement": prepared.title_agreement,
+            "history_place_agreement": prepared.place_agreement,
+        }
+
+    def _skill_weights(self, listed: Rows, history: Rows) -> Floats:
+        """float32[skills, 2]: whether the profile lists a skill, and the share of history jobs that ask for it."""
+        weights = np.zeros((self._skills.shape[1], 2), np.float32)
+        weights[listed, 0] = 1
+        if len(history):
+            np.add.at(weights[:, 1], self._skills[history].indices, np.float32(1 / len(history)))
+        return weights
+
+    def _agreement(self, field: str, query: LexicalQuery, history: Rows) -> float:
+        """Mean cosine between different history jobs; NaN below two."""
+        k = len(history)
+        if k < 2:
+            return float("nan")
+        cosines = self.lexicon.fields[field].similarity(query, history)[:, :k]
+        return float((cosines.sum() - np.trace(cosines)) / (k * (k - 1)))
+
+
+_OWN_GROUP = {
+    "same_city": "same", "same_region": "same", "same_country": "same", "city_last": "same", "region_last": "same",
+    "employer_last": "same", "category_last": "same", "seniority_gap": "job", "seniority_history_gap": "job",
+    "log_salary": "job", "salary_to_history": "job", "age_days": "job", "remaining_days": "job", "remote": "job",
+    "title_words": "job",
+}  # fmt: skip
+_GROUP_OF: Mapping[str, str] = {
+    name: _OWN_GROUP.get(name)
+    or ("shares" if name.endswith("_share") and name != "skill_share" else name.split("_")[0])
+    for name in PAIR_COLUMNS
+}
+
+
+def _foreign(
+    name: str, context: CandidateContext, job_features: Mapping[str, npt.NDArray[np.floating]]
+) -> npt.NDArray[np.floating] | float | None:
+    if name.startswith(JOB_PREFIX):
+        return job_features.get(name.removeprefix(JOB_PREFIX))
+    if name.startswith(CANDIDATE_PREFIX):
+        return context.activity.get(name.removeprefix(CANDIDATE_PREFIX))
+    return None
+
+
+def _recency(k: int) -> Floats:
+    weights = RECENCY ** np.arange(k - 1, -1, -1, dtype=np.float32)
+    return np.asarray(weights / weights.sum() if k else weights, np.float32)
+
+
+def _summary(name: str, cosines: Floats, recent: Floats) -> dict[str, Floats | float]:
+    """The history columns of one similarity, from cosines [rows, k]; nothing without a history."""
+    if not cosines.shape[1]:
+        return {}
+    return {
+        f"{name}_mean": cosines.mean(axis=1),
+        f"{name}_max": cosines.max(axis=1),
+        f"{name}_last": cosines[:, -1],
+        f"{name}_recent": cosines @ recent,
+    }
+
+
+def _same_as(codes: Codes, rows: Rows, text: str | None) -> Floats | float:
+    if not text:
+        return float("nan")
+    found = codes.codes[rows]
+    return np.where(found < 0, np.nan, found == codes.of(text)).astype(np.float32)
+
+
+def _equal(codes: Rows, code: int) -> Floats | float:
+    if code < 0:
+        return float("nan")
+    return np.where(codes < 0, np.nan, codes == code).astype(np.float32)
+
+
+def _share(codes: Rows, history: Rows) -> Floats | float:
+    """For each code its share in the history; NaN where the job's is unknown or there is no history."""
+    known = history[history >= 0]
+    if not len(known):
+        return float("nan")
+    values, counts = np.unique(known, return_counts=True)
+    place = np.minimum(np.searchsorted(values, codes), len(values) - 1)
+    share = np.where(values[place] == codes, counts[place] / len(history), 0.0)
+    return np.where(codes < 0, np.nan, share).astype(np.float32)
+
+
+def _kilometres(latitude: Floats, longitude: Floats, to_latitude: Floats, to_longitude: Floats) -> Floats:
+    """Great-circle distances [n, m] by the haversine formula, radians in, on a sphere of 6,371 km."""
+    half_lat = np.sin((latitude[:, None] - to_latitude) / 2) ** 2
+    half_lon = np.sin((longitude[:, None] - to_longitude) / 2) ** 2
+    root = half_lat + np.cos(latitude)[:, None] * np.cos(to_latitude) * half_lon
+    return np.asarray(2 * 6371.0 * np.arcsin(np.sqrt(np.clip(root, 0, 1))), np.float32)
+
+
+def _log(salary: Floats) -> Floats:
+    return np.asarray(np.log(np.where(salary > 0, salary, np.nan)), np.float32)
+
+
+def _middle_known(values: Floats) -> np.float32:
+    known = values[~np.isnan(values)]
+    return np.float32(np.median(known)) if len(known) else np.float32("nan")
+
+
+def _mean_known(values: Floats) -> np.float32:
+    known = values[~np.isnan(values)]
+    return np.float32(known.mean()) if len(known) else np.float32("nan")
