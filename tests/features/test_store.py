@@ -1,0 +1,165 @@
+"""The feature store against real Feast: DuckDB files offline, SQLite online."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rolecall.features.activity import TIMESTAMP, candidate_history, employer_rating, job_activity
+from rolecall.features.candidates import candidate_context
+from rolecall.features.schema import EMPLOYERS, EVENTS
+from rolecall.features.store import FeatureStore
+from rolecall.features.views import VIEWS, candidate_feature_columns, job_feature_columns, service_views
+from rolecall.platform.errors import InputError
+from rolecall.platform.settings import FeatureSettings
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+AS_OF = START + timedelta(days=10)
+
+
+def make_events() -> pl.DataFrame:
+    rng = np.random.default_rng(3)
+    empty = pl.DataFrame(EVENTS.columns.empty_table())
+    rows = [
+        dict.fromkeys(empty.columns)
+        | {
+            "event_id": f"e{number}",
+            "actor": "candidate",
+            "candidate_id": f"c{rng.integers(5)}",
+            "job_id": f"j{rng.integers(8)}",
+            "kind": str(rng.choice(["impression", "click", "apply"])),
+            "occurred_at": START + timedelta(minutes=float(rng.integers(0, 10 * 24 * 60))),
+        }
+        for number in range(300)
+    ]
+    return pl.DataFrame(rows, schema=empty.schema)
+
+
+def write_sources(folder: Path, events: pl.DataFrame) -> None:
+    """Every view's file; views this test says nothing about are empty."""
+    employers = pl.DataFrame(EMPLOYERS.columns.empty_table())
+    seen = [
+        dict.fromkeys(employers.columns)
+        | {"employer_id": "e", "observed_at": START + timedelta(days=d), "name": "E", "rating": float(d)}
+        for d in (1, 5)
+    ]
+    frames = {
+        "candidate_history": candidate_history(events, history_length=3),
+        "job_activity": job_activity(events, start=START, end=AS_OF),
+        "employer_rating": employer_rating(pl.DataFrame(seen, schema=employers.schema)),
+    }
+    folder.mkdir(parents=True)
+    for view in VIEWS:
+        kinds = {f"{view.entity}_id": pl.String(), "event_timestamp": TIMESTAMP}
+        kinds |= dict.fromkeys(view.lists, pl.List(pl.String)) | dict.fromkeys(view.texts, pl.String())
+        kinds |= dict.fromkeys(view.numbers, pl.Float64())
+        frames.get(view.name, pl.DataFrame(schema=kinds)).write_parquet(folder / f"{view.name}.parquet")
+
+
+@pytest.fixture(scope="module")
+def events() -> pl.DataFrame:
+    return make_events()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, events: pl.DataFrame) -> FeatureStore:
+    home = tmp_path_factory.mktemp("features")
+    write_sources(home / "sources", events)
+    store = FeatureStore(home / "feast", FeatureSettings(), sources=home / "sources")
+    assert store.materialize(AS_OF)
+    return store
+
+
+def entities(*rows: tuple[str, str, str | None, datetime]) -> pl.DataFrame:
+    schema = {"candidate_id": pl.String, "job_id": pl.String, "employer_id": pl.String, "event_timestamp": TIMESTAMP}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def test_historical_rows_are_the_newest_strictly_before_and_keep_their_order(
+    store: FeatureStore, events: pl.DataFrame
+) -> None:
+    asked = events.sort("event_id").select(
+        "candidate_id", "job_id", pl.lit("e").alias("employer_id"), pl.col("occurred_at").alias("event_timestamp")
+    )
+    rows = store.historical(asked, "ranker_full")
+    assert rows.select(asked.columns).equals(asked)
+    for row in rows.to_dicts():
+        past = events.filter(
+            pl.col("candidate_id") == row["candidate_id"],
+            pl.col("occurred_at") < row["event_timestamp"],
+            pl.col("kind") != "impression",
+        )
+        assert (row["engagement_count"] or 0) == past.height
+        days = (row["event_timestamp"] - START).total_seconds() / 86_400
+        assert row["employer_rating"] == (None if days < 1 else 1.0 if days < 5 else 5.0)
+
+
+def test_rows_that_share_key_and_instant_and_rows_nothing_is_known_of_all_come_back(store: FeatureStore) -> None:
+    rows = store.historical(
+        entities(("c1", "j1", "e", AS_OF), ("c1", "j1", "e", AS_OF), ("new", "new", None, AS_OF)), "ranker_full"
+    )
+    assert rows.height == 3
+    assert rows["employer_rating"].to_list() == [5.0, 5.0, None]
+    assert rows["recent_job_ids"].to_list()[2] is None
+
+
+def test_content_service_has_no_column_of_other_candidates_behaviour(store: FeatureStore) -> None:
+    rows = store.historical(entities(("c1", "j1", "e", AS_OF)), "ranker_content")
+    assert not [name for name in rows.columns if name.startswith("job_") and name != "job_id"]
+    assert set(job_feature_columns("ranker_content")) == set(service_views("ranker_content")[-1].numbers)
+
+
+def test_online_and_offline_give_one_context(store: FeatureStore) -> None:
+    ids = ["c0", "c1", "c4", "nobody"]
+    offline = store.historical(entities(*((c, "j1", "e", AS_OF) for c in ids)), "ranker_full").to_dicts()
+    online = store.online_candidates(ids, at=AS_OF)
+    names = set(online[0])
+    for candidate, past, now in zip(ids, offline, online, strict=True):
+        same = {name: value for name, value in past.items() if name in names}
+        assert candidate_context(candidate, same, at=AS_OF) == candidate_context(candidate, now, at=AS_OF)
+    assert not candidate_context("nobody", online[3], at=AS_OF).known
+    assert set(candidate_context("c0", online[0], at=AS_OF).activity) <= set(candidate_feature_columns("ranker_full"))
+
+
+def test_stale_values_are_missing_online_as_they_are_offline(store: FeatureStore) -> None:
+    fresh = store.online_jobs(["j1", "j2"], ["e", None], at=AS_OF)
+    assert not np.isnan(fresh["job_engagements_30d"]).any()
+    assert np.isnan(fresh["employer_rating"]).tolist() == [False, True]
+    late = AS_OF + timedelta(days=3)
+    stale = store.online_jobs(["j1", "j2"], ["e", "e"], at=late)
+    offline = store.historical(entities(("c1", "j1", "e", late)), "ranker_full")
+    assert np.isnan(stale["job_engagements_30d"]).all()
+    assert offline["job_engagements_30d"].to_list() == [None]
+    assert stale["employer_rating"].tolist() == [5.0, 5.0]
+
+
+def test_nothing_later_than_the_instant_is_read_online(store: FeatureStore) -> None:
+    assert np.isnan(store.online_jobs(["j1"], ["e"], at=START)["employer_rating"]).all()
+
+
+def test_a_backfill_does_not_put_the_past_online(store: FeatureStore) -> None:
+    before = store.online_candidates(["c1"], at=AS_OF)
+    assert not store.materialize(AS_OF - timedelta(days=4))
+    assert store.online_candidates(["c1"], at=AS_OF) == before
+    assert store.materialize(AS_OF)
+
+
+def test_a_second_reader_sees_what_was_materialized(store: FeatureStore, tmp_path: Path) -> None:
+    reader = FeatureStore(store._home, FeatureSettings())
+    assert reader.online_candidates(["c1"], at=AS_OF) == store.online_candidates(["c1"], at=AS_OF)
+
+
+def test_before_the_first_run_everything_is_missing(tmp_path: Path) -> None:
+    reader = FeatureStore(tmp_path / "feast", FeatureSettings())
+    assert set(reader.online_candidates(["c1"], at=AS_OF)[0].values()) == {None}
+    assert reader.online_candidates([], at=AS_OF) == []
+    assert np.isnan(reader.online_jobs(["j1"], [None], at=AS_OF)["job_applies_total"]).all()
+
+
+def test_unaligned_employers_are_refused(store: FeatureStore) -> None:
+    with pytest.raises(InputError, match="2 jobs, 1 employers"):
+        store.online_jobs(["j1", "j2"], ["e"], at=AS_OF)
