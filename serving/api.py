@@ -115,6 +115,10 @@ class Routes:
         self.ranking.close()
         self.writing.close()
 
+    def busy_s(self) -> float:
+        """How long the longest piece of running work has been running."""
+        return max(self.ranking.busy_s(), self.writing.busy_s())
+
     def answers(self) -> APIRouter:
         """What clients call."""
         keyed = [Depends(KeyCheck(self._settings.api_keys))] if self._settings.api_keys else []

@@ -8,14 +8,10 @@ from typing import Any
 
 from rolecall.features.context import CandidateContext
 from rolecall.platform.vectors.protocol import SearchFilter
+from rolecall.serving import models
 from rolecall.serving.funnel import FunnelReply
-from rolecall.serving.models import (
-    Filters,
-    Profile,
-    RecommendationReply,
-    RecommendedJob,
-    Stage,
-)
+from rolecall.serving.models import Filters, Profile, RecommendationReply, RecommendedJob, SearchReply, Stage
+from rolecall.serving.search import FoundJob
 
 
 def search_filter(filters: Filters) -> SearchFilter:
@@ -63,5 +59,28 @@ def recommendation_reply(
                 )
                 for stage in reply.trace
             ),
+        ),
+    )
+
+
+def search_reply(
+    hits: Sequence[FoundJob], *, request_id: str, release_id: str, milliseconds: float
+) -> SearchReply:
+    """The hits as they go out."""
+    return SearchReply(
+        request_id=request_id,
+        release_id=release_id,
+        milliseconds=milliseconds,
+        items=tuple(
+            models.FoundJob(
+                job_id=hit.job_id,
+                title=hit.title,
+                employer=hit.employer,
+                place=hit.place or None,
+                score=hit.score,
+                position=hit.position,
+                snippet=hit.snippet,
+            )
+            for hit in hits
         ),
     )

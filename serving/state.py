@@ -1,8 +1,8 @@
 """What one serving process holds: the release, the online features, the event log. Plain Python behind the HTTP side.
 
-    state = ServingState.open(settings)      # tries to load the champion
-    state.start()                            # and follows it from here on
-    state.recommend(RecommendationRequest(candidate_id="c1"), "request-1")
+state = ServingState.open(settings)      # tries to load the champion
+state.start()                            # and follows it from here on
+state.recommend(RecommendationRequest(candidate_id="c1"), "request-1")
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ class ServingState:
         with self._slot.lease() as release:
             started = time.perf_counter()
             context = self._context(request, at)
-            read = Stage(
-                stage="context", count_in=1, count_out=int(context.known), milliseconds=_since_ms(started)
-            )
+            read = Stage(stage="context", count_in=1, count_out=int(context.known), milliseconds=_since_ms(started))
             reply = release.funnel.recommend(
                 FunnelRequest(
                     context=context,
@@ -114,7 +112,7 @@ class ServingState:
         started = time.perf_counter()
         with self._slot.lease() as release:
             hits = release.search.search(
-                request.text, search_filter(request.filters), limit=request.limit, at=self._clock()
+                request.text, at=self._clock(), conditions=search_filter(request.filters), limit=request.limit
             )
             release_id = release.manifest.id
         return search_reply(hits, request_id=request_id, release_id=release_id, milliseconds=_since_ms(started))
