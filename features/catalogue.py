@@ -138,6 +138,11 @@ class Catalogue:
                 return str(name)
         return None
 
+    def place(self, row: int) -> str:
+        """City and region as written, empty where unknown."""
+        parts = (self.table[column][row].as_py() for column in ("city", "region"))
+        return ", ".join(part for part in parts if part)
+
     def live(self, rows: Rows, at_us: float) -> npt.NDArray[np.bool_]:
         """Whether each job is posted and not expired at an instant; an unknown time is no obstacle."""
         return ~(self.posted[rows] > at_us) & ~(self.expires[rows] <= at_us)
