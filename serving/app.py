@@ -43,7 +43,7 @@ WEDGED_AFTER = 6.0
 class Replica:
     """One serving process. Serve sends it requests once it is built, and it is built once its release is loaded."""
 
-    async def __init__(self, settings: Settings) -> None:
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = settings
         self._state = await asyncio.to_thread(ServingState.open, settings)
         self._state.start()
@@ -92,9 +92,7 @@ class Server:
         self.close()
 
 
-def run_server(
-    settings: Settings, *, blocking: bool, on_ready: Callable[[str], None] = lambda url: None
-) -> Server:
+def run_server(settings: Settings, *, blocking: bool, on_ready: Callable[[str], None] = lambda url: None) -> Server:
     """Serve the champion on `serve.host:serve.port`; calls `on_ready` with the URL once requests are taken.
 
     `blocking`: stay until SIGINT or SIGTERM, then close. Without a promoted release the server starts all the same,

@@ -111,7 +111,7 @@ class ReleaseSlot(Generic[R]):
 
 class Follower(Generic[R]):
     """Keeps a slot on the champion. A champion that cannot be loaded is tried again, ever more rarely, while the
-    release before it goes on serving."""
+    release before it goes on serving. `wanted`: the champion last heard of; `problem`: why it is not served."""
 
     def __init__(
         self,
@@ -133,6 +133,7 @@ class Follower(Generic[R]):
         self._failures = 0
         self._retry_at = 0.0
         self.problem: str | None = "not looked for a champion yet"
+        self.wanted: str | None = None
 
     def step(self) -> bool:
         """Look once for the champion and serve it. True where the release changed. Raises nothing: what went wrong
@@ -164,6 +165,7 @@ class Follower(Generic[R]):
             self.step()
 
     def _follow(self, wanted: str | None) -> bool:
+        self.wanted = wanted
         if wanted is None:
             self.problem = "no release is promoted: rolecall run daily"
             return False

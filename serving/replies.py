@@ -63,9 +63,7 @@ def recommendation_reply(
     )
 
 
-def search_reply(
-    hits: Sequence[FoundJob], *, request_id: str, release_id: str, milliseconds: float
-) -> SearchReply:
+def search_reply(hits: Sequence[FoundJob], *, request_id: str, release_id: str, milliseconds: float) -> SearchReply:
     """The hits as they go out."""
     return SearchReply(
         request_id=request_id,

@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from rolecall.features.context import CandidateContext
 from rolecall.features.store import FeatureStore
 from rolecall.features.validation import validate_events
-from rolecall.platform.errors import InputError
+from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.event_log import EventLog
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.registry import Registry
@@ -65,7 +67,10 @@ class ServingState:
 
     @classmethod
     def open(cls, settings: Settings, *, clock: Clock = utc_now) -> ServingState:
-        """Open the stores and try once to load the champion. Without one the state is open and not ready."""
+        """Open the stores and load the champion. Without one the state is open and not ready.
+
+        Raises UnavailableError where there is a champion that cannot be loaded.
+        """
         registry = Registry.from_settings(settings)
         features = FeatureStore(settings.home / "feast", settings.features)
         events = EventLog(open_ledger(settings.ledger_url))
@@ -77,7 +82,12 @@ class ServingState:
             interval_s=settings.serve.follow_interval_s,
         )
         reader = CandidateReader(features, events, history_length=settings.features.history_length)
-        follower.step()
+        if not follower.step() and follower.wanted is not None:
+            raise UnavailableError(
+                f"release {follower.wanted} cannot be loaded: {follower.problem}",
+                "an intact champion",
+                "rolecall releases rollback",
+            )
         return cls(slot=slot, follower=follower, reader=reader, events=events, clock=clock)
 
     def start(self) -> None:
@@ -161,10 +171,15 @@ def load_live(
 
 
 def use_online_job_features(release: LoadedRelease, features: FeatureStore, at: datetime) -> None:
-    """Read the feature views of every job of the release at once: a request then indexes arrays."""
+    """Read the feature views of every job of the release at once: a request then indexes arrays.
+
+    Where the online store knows none of the jobs (a copy of the release on another machine), the values the release
+    was built with stay. A value the store has but that is too old counts as missing, as it did in training.
+    """
     catalogue = release.funnel.catalogue
-    columns = features.online_jobs(catalogue.job_ids, catalogue.employer_ids, at=at)
-    release.funnel.job_features = SnapshotJobFeatures(columns)
+    columns = features.online_jobs(catalogue.job_ids, catalogue.table["employer_id"].to_pylist(), at=at)
+    if any(np.isfinite(column).any() for column in columns.values()):
+        release.funnel.job_features = SnapshotJobFeatures(columns)
 
 
 def _since_ms(started: float) -> float:
