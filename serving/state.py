@@ -72,7 +72,7 @@ class ServingState:
         Raises UnavailableError where there is a champion that cannot be loaded.
         """
         registry = Registry.from_settings(settings)
-        features = FeatureStore(settings.home / "feast", settings.features)
+        features = online_features(settings)
         events = EventLog(open_ledger(settings.ledger_url))
         slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
         follower = Follower(
@@ -101,21 +101,8 @@ class ServingState:
 
     def recommend(self, request: RecommendationRequest, request_id: str) -> RecommendationReply:
         """Jobs for a person. Raises UnavailableError while no release is loaded."""
-        at = self._clock()
         with self._slot.lease() as release:
-            started = time.perf_counter()
-            context = self._context(request, at)
-            read = Stage(stage="context", count_in=1, count_out=int(context.known), milliseconds=_since_ms(started))
-            reply = release.funnel.recommend(
-                FunnelRequest(
-                    context=context,
-                    at=at,
-                    request_id=request_id,
-                    limit=request.limit,
-                    conditions=search_filter(request.filters),
-                )
-            )
-        return recommendation_reply(reply, request_id=request_id, known=context.known, before=(read,))
+            return recommend(release, self._reader, request, request_id=request_id, at=self._clock())
 
     def search(self, request: SearchRequest, request_id: str) -> SearchReply:
         """Jobs for a text. Raises UnavailableError while no release is loaded."""
@@ -152,9 +139,47 @@ class ServingState:
         """Whether the champion is still being followed."""
         return self._follower.alive()
 
-    def _context(self, request: RecommendationRequest, at: datetime) -> CandidateContext:
-        context = CandidateContext() if request.candidate_id is None else self._reader.read(request.candidate_id, at)
-        return context if request.profile is None else with_profile(context, request.profile)
+
+def recommend(
+    release: LoadedRelease,
+    reader: CandidateReader,
+    request: RecommendationRequest,
+    *,
+    request_id: str,
+    at: datetime,
+) -> RecommendationReply:
+    """Jobs for a person from one release: the one way from a request to a reply, over HTTP and in MLflow alike."""
+    started = time.perf_counter()
+    context = _context(reader, request, at)
+    read = Stage(stage="context", count_in=1, count_out=int(context.known), milliseconds=_since_ms(started))
+    question = FunnelRequest(
+        context=context,
+        at=at,
+        request_id=request_id,
+        limit=request.limit,
+        conditions=search_filter(request.filters),
+    )
+    reply = release.funnel.recommend(question)
+    return recommendation_reply(reply, request_id=request_id, known=context.known, before=(read,))
+
+
+def open_reader(settings: Settings) -> CandidateReader:
+    """Reads candidates from the stores of these settings."""
+    return CandidateReader(
+        online_features(settings),
+        EventLog(open_ledger(settings.ledger_url)),
+        history_length=settings.features.history_length,
+    )
+
+
+def online_features(settings: Settings) -> FeatureStore:
+    """The feature store below home."""
+    return FeatureStore(settings.home / "feast", settings.features)
+
+
+def _context(reader: CandidateReader, request: RecommendationRequest, at: datetime) -> CandidateContext:
+    context = CandidateContext() if request.candidate_id is None else reader.read(request.candidate_id, at)
+    return context if request.profile is None else with_profile(context, request.profile)
 
 
 def load_live(
