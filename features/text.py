@@ -1,0 +1,90 @@
+"""Text views of jobs and candidates, and the tokenizer every lexical part shares.
+
+The embedder reads the first 64 tokens or so, hence the order: what tells jobs apart comes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rolecall.features.context import CandidateContext
+
+_WORD = re.compile(r"[^\W_]+(?:\+\+|#)?")
+_MAX_SKILLS = 12
+_DESCRIPTION_WORDS = 48
+_RESUME_WORDS = 48
+
+
+def job_text(job: Mapping[str, Any]) -> str:
+    """What the embedder reads of a job (a row of the jobs table, `employer_name` where it was joined)."""
+    category = list(job.get("category_path") or ())
+    return _joined(
+        job.get("title"),
+        job.get("employer_name"),
+        ", ".join(list(job.get("skills") or ())[:_MAX_SKILLS]),
+        category[-1] if category else None,
+        _first_words(job.get("description"), _DESCRIPTION_WORDS),
+    )
+
+
+def candidate_text(candidate: CandidateContext) -> str:
+    """What the embedder reads of a candidate, laid out as a job is. Empty where nothing is known."""
+    return _joined(
+        ", ".join(candidate.desired_titles[:3]),
+        ", ".join(candidate.skills[:_MAX_SKILLS]),
+        _first_words(candidate.resume_text, _RESUME_WORDS),
+    )
+
+
+def job_lexical_text(job: Mapping[str, Any]) -> str:
+    """The words a job is found by: title, place, skills."""
+    return _words(job.get("title"), job.get("city"), job.get("region"), *(job.get("skills") or ()))
+
+
+def candidate_lexical_text(candidate: CandidateContext) -> str:
+    """The words that describe a candidate, as `job_lexical_text` describes a job."""
+    return _words(*candidate.desired_titles, candidate.city, candidate.region, *candidate.skills)
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case words without accents, plurals folded; `c++` and `c#` stay whole.
+
+    Scripts that write no spaces come out as one word a run.
+    """
+    plain = unicodedata.normalize("NFKD", text.lower())
+    plain = "".join(c for c in plain if not unicodedata.combining(c)) if not plain.isascii() else plain
+    return [_singular(word) for word in _WORD.findall(plain)]
+
+
+def text_hash(text: str) -> bytes:
+    """SHA-256 of the text: its key in the vector cache."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _singular(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def _joined(*parts: str | None) -> str:
+    return " | ".join(part for part in map(_squeezed, parts) if part)
+
+
+def _words(*parts: str | None) -> str:
+    return " ".join(part for part in map(_squeezed, parts) if part)
+
+
+def _squeezed(text: str | None) -> str:
+    return " ".join(text.split()) if text else ""
+
+
+def _first_words(text: str | None, count: int) -> str:
+    words: Iterable[str] = (text or "").split(maxsplit=count)[:count]
+    return " ".join(words)
