@@ -192,13 +192,11 @@ class PairFeatures:
         """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
         history = self.catalogue.rows_of(context.history)
         fields = self.lexicon.fields
-        place = " ".join(filter(None, (context.city, context.region)))
-        profile = " ".join((*context.desired_titles, *context.skills, place))
         titles = (context.resume_text, *context.desired_titles)
         queries = {
-            "full": fields["full"].query(rows=history, texts=[profile]),
+            "full": fields["full"].query(rows=history, texts=[_profile_words(context)]),
             "title": fields["title"].query(rows=history, texts=titles),
-            "place": fields["place"].query(rows=history, texts=[place]),
+            "place": fields["place"].query(rows=history, texts=[_place_words(context)]),
         }
         vectors = self.vectors.rows(history)
         extra = [] if profile_vector is None else [np.asarray(profile_vector, np.float32)[None]]
@@ -252,8 +250,10 @@ class PairFeatures:
 
     def _full(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         cosines = self.lexicon.fields["full"].similarity(prepared.queries["full"], rows)
-        history = cosines[:, : len(prepared.history)]
-        return {**_summary("full", history, prepared.recent), "full_profile": cosines[:, -1]}
+        columns = dict(_summary("full", cosines[:, : len(prepared.history)], prepared.recent))
+        if _profile_words(prepared.context):
+            columns["full_profile"] = cosines[:, -1]
+        return columns
 
     def _title(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         cosines = self.lexicon.fields["title"].similarity(prepared.queries["title"], rows)
@@ -269,7 +269,7 @@ class PairFeatures:
         cosines = self.lexicon.fields["place"].similarity(prepared.queries["place"], rows)
         history = cosines[:, : len(prepared.history)]
         columns = dict(_summary("place", history, prepared.recent))
-        if prepared.context.city or prepared.context.region:
+        if _place_words(prepared.context):
             columns["place_profile"] = cosines[:, -1]
         return columns
 
@@ -388,6 +388,14 @@ def _foreign(
     if name.startswith(CANDIDATE_PREFIX):
         return context.activity.get(name.removeprefix(CANDIDATE_PREFIX))
     return None
+
+
+def _place_words(context: CandidateContext) -> str:
+    return " ".join(filter(None, (context.city, context.region)))
+
+
+def _profile_words(context: CandidateContext) -> str:
+    return " ".join(filter(None, (*context.desired_titles, *context.skills, _place_words(context))))
 
 
 def _recency(k: int) -> Floats:

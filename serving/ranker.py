@@ -6,8 +6,10 @@ The text is parsed by native code that trusts it: give it only bytes whose sha25
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Literal
 
 import lightgbm
@@ -31,11 +33,19 @@ class Calibrator:
     y: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip(self.x, self.x[1:], strict=False))
-        monotone = rising and all(a <= b for a, b in zip(self.y, self.y[1:], strict=False))
-        right = monotone if self.kind == "isotonic" else len(self.x) == 1 and self.x[0] >= 0
-        if not self.x or len(self.x) != len(self.y) or not right:
-            raise IntegrityError(f"a {self.kind} calibrator with knots {self.x}, {self.y}", "rising knots")
+        right = {"isotonic": self._is_isotonic, "platt": self._is_platt}.get(self.kind)
+        if not self.x or len(self.x) != len(self.y) or right is None or not right():
+            raise IntegrityError(
+                f"a {self.kind} calibrator with x {self.x[:5]}, y {self.y[:5]}",
+                "isotonic: x rising, y not falling and within [0, 1]; platt: one x >= 0 and one y",
+                "fit it again",
+            )
+
+    def _is_isotonic(self) -> bool:
+        return all(a < b for a, b in pairwise(self.x)) and all(a <= b for a, b in pairwise((0.0, *self.y, 1.0)))
+
+    def _is_platt(self) -> bool:
+        return len(self.x) == 1 and self.x[0] >= 0 and math.isfinite(self.x[0] + self.y[0])
 
     def probability(self, scores: Floats) -> Floats:
         if self.kind == "isotonic":
