@@ -78,12 +78,15 @@ class EventLog:
         values may be anything JSON holds. Raises InputError, and then nothing was appended.
         """
         arrived = _microseconds(received_at or datetime.now(UTC))
-        rows = {row["event_id"]: row for row in reversed([_row(event, arrived) for event in events])}
+        rows: dict[str, dict[str, Any]] = {}
+        for event in events:
+            row = _row(event, arrived)
+            rows.setdefault(row["event_id"], row)
         if not rows:
             return AppendResult(accepted=0, duplicate=0)
         with write(self.engine, EVENT_LOG) as connection:
             known = _known_ids(connection, list(rows))
-            fresh = [row for row in reversed(rows.values()) if row["event_id"] not in known]
+            fresh = [row for row in rows.values() if row["event_id"] not in known]
             if fresh:
                 connection.execute(insert(EVENT_LOG), fresh)
         return AppendResult(accepted=len(fresh), duplicate=len(events) - len(fresh))

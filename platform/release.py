@@ -222,9 +222,12 @@ def verify(folder: Path, *, seal: str | None = None) -> Manifest:
     return manifest
 
 
-def code_version() -> str:
-    """Version and a digest over the package's source files: the same in a checkout, a wheel and without git."""
-    root = Path(__file__).parent.parent
+def code_version(package: Path | None = None) -> str:
+    """Version and a digest over the package's source files: the same in a checkout, a wheel and without git.
+
+    `package`: the folder that holds the areas; default the one this module was imported from.
+    """
+    root = package or Path(__file__).parent.parent
     digest = hashlib.sha256()
     for area in AREAS:
         for path in sorted((root / area).rglob("*"), key=lambda p: p.relative_to(root).as_posix()):

@@ -110,8 +110,9 @@ class ReleaseStore:
 
     def _upload(self, folder: Path, manifest: Manifest) -> None:
         s3 = self._s3()
-        for name in [*(part.file for part in manifest.parts), MANIFEST_FILE]:
-            with (folder / name).open("rb") as source, s3.open_output_stream(self._key(manifest.id, name)) as target:
+        files = [(part.file, self._part_key(manifest, part.file)) for part in manifest.parts]
+        for name, key in [*files, (MANIFEST_FILE, self._key(manifest.id, MANIFEST_FILE))]:
+            with (folder / name).open("rb") as source, s3.open_output_stream(key) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
 
     def _download(self, release_id: str, folder: Path) -> None:
@@ -124,17 +125,18 @@ class ReleaseStore:
             for leftover in folder.parent.glob(".fetching-*"):  # of a killed process: only one fetches at a time
                 shutil.rmtree(leftover)
             incoming = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".fetching-"))
-            for name in [*(part.file for part in manifest.parts), MANIFEST_FILE]:
-                self._copy_out(release_id, name, incoming / name)
+            for part in manifest.parts:
+                self._copy_out(manifest, part.file, incoming / part.file)
+            (incoming / MANIFEST_FILE).write_bytes(manifest.to_json())
             incoming.rename(folder)
 
-    def _copy_out(self, release_id: str, name: str, target: Path) -> None:
+    def _copy_out(self, manifest: Manifest, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with self._s3().open_input_stream(self._key(release_id, name)) as source, target.open("wb") as sink:
+            with self._s3().open_input_stream(self._part_key(manifest, name)) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
         except FileNotFoundError as error:
-            raise IntegrityError(f"{name} of release {release_id} is missing from {self.uri}") from error
+            raise IntegrityError(f"{name} of release {manifest.id} is missing from {self.uri}") from error
 
     def _s3(self) -> fs.S3FileSystem:
         option = {name.upper().removeprefix("AWS_"): value for name, value in self.options.items()}
@@ -155,6 +157,10 @@ class ReleaseStore:
 
     def _key(self, release_id: str, name: str) -> str:
         return f"{self._prefix()}/{_FOLDER}/{_checked(release_id)}/{name}"
+
+    def _part_key(self, manifest: Manifest, name: str) -> str:
+        """Below the manifest's own digest: two builders of one id never mix their files."""
+        return self._key(manifest.id, f"{manifest.sha256[:16]}/{name}")
 
     def _missing(self, release_id: str) -> NotFoundError:
         known = self.ids()
