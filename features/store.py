@@ -117,7 +117,7 @@ class FeatureStore:
         refs = [f"{view.name}:{name}" for view in views for name in view.columns]
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
-            with self._lock, _quiet():
+            with self._lock:
                 reply = self._memory.get_online_features(features=refs, entity_rows=[{key: name} for name in chunk])
             table = reply.to_dict(include_event_timestamps=True)
             for view in views:
@@ -155,8 +155,9 @@ class FeatureStore:
             entity_key_serialization_version=3,
             repo_path=self._home,
         )
-        store = Feast(repo_path=str(self._home), config=config)
-        store.apply(self._definitions.all())
+        with _quiet():
+            store = Feast(repo_path=str(self._home), config=config)
+            store.apply(self._definitions.all())
         return store
 
     @property

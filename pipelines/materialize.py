@@ -1,0 +1,86 @@
+"""The feature step of the daily run: pinned tables in, the views' Parquet files and the online store out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from rolecall.features.activity import (
+    candidate_activity,
+    candidate_history,
+    candidate_profile,
+    employer_rating,
+    job_activity,
+)
+from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
+from rolecall.features.store import FeatureStore
+from rolecall.features.views import SNAPSHOT_TTL, VIEWS
+from rolecall.platform.settings import Settings
+from rolecall.platform.tables import TableSchema, TableStore
+
+Versions = Mapping[str, int | None]
+"""Table name to the Delta version a run is pinned to; None (or absent): the table did not exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaterializeReport:
+    """Rows a view, and whether they went online (a backfill's do not)."""
+
+    rows: Mapping[str, int]
+    online: bool
+
+
+def read_as_of(tables: TableStore, schema: TableSchema, versions: Versions, as_of: datetime) -> pl.DataFrame:
+    """Rows of the pinned version that were known at `as_of`: events strictly before it, all else up to it."""
+    version = versions.get(schema.name)
+    if version is None:
+        return pl.DataFrame(schema.columns.empty_table())
+    time = pl.col(schema.time)
+    known = time < as_of if schema.name == EVENTS.name else time <= as_of
+    return tables.scan(schema, version=version).filter(known).collect()
+
+
+def feature_sources(
+    events: pl.DataFrame, candidates: pl.DataFrame, employers: pl.DataFrame, *, settings: Settings, as_of: datetime
+) -> dict[str, pl.DataFrame]:
+    """The rows of every view. Snapshots exist for the days that training, evaluation and serving will ask about."""
+    start = as_of - timedelta(days=settings.ranking.train_days) - SNAPSHOT_TTL
+    return {
+        "candidate_profile": candidate_profile(candidates),
+        "candidate_history": candidate_history(events, history_length=settings.features.history_length),
+        "candidate_activity": candidate_activity(events, start=start, end=as_of),
+        "job_activity": job_activity(events, start=start, end=as_of),
+        "employer_rating": employer_rating(employers),
+    }
+
+
+def write_sources(sources: Mapping[str, pl.DataFrame], folder: Path) -> dict[str, int]:
+    """Write the views' files, rows in order of key and instant. Returns rows a view."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for view in VIEWS:
+        sources[view.name].sort(f"{view.entity}_id", "event_timestamp").write_parquet(folder / f"{view.name}.parquet")
+    return {view.name: sources[view.name].height for view in VIEWS}
+
+
+def feature_store(settings: Settings, sources: Path | None = None) -> FeatureStore:
+    """The store of this home; `sources`: the run's folder, for whoever reads history."""
+    return FeatureStore(settings.home / "feast", settings.features, sources=sources)
+
+
+def materialize(
+    tables: TableStore, versions: Versions, *, as_of: datetime, settings: Settings, folder: Path
+) -> MaterializeReport:
+    """Compute every view as of an instant into `folder`, and put the newest rows into the online store."""
+    sources = feature_sources(
+        read_as_of(tables, EVENTS, versions, as_of),
+        read_as_of(tables, CANDIDATES, versions, as_of),
+        read_as_of(tables, EMPLOYERS, versions, as_of),
+        settings=settings,
+        as_of=as_of,
+    )
+    rows = write_sources(sources, folder)
+    return MaterializeReport(rows=rows, online=feature_store(settings, folder).materialize(as_of))
