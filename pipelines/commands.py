@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 PIPELINES = ("daily",)
 AsOf = Annotated[
     str | None,
-    typer.Option("--as-of", help="Run as if it were this instant (ISO 8601, UTC where no zone is given): default today, 00:00."),
+    typer.Option(
+        "--as-of", help="Run as if it were this instant (ISO 8601, UTC where no zone is given): default today, 00:00."
+    ),
 ]
 
 

@@ -9,14 +9,13 @@ settings), so a run that was killed resumes where it stopped and ends in the sam
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from rolecall.pipelines import daily_steps
-from rolecall.pipelines.daily_steps import DailySteps
+from rolecall.pipelines.assemble import published_settings
+from rolecall.pipelines.daily_release import ReleaseSteps
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
 from rolecall.platform.registry import Registry
@@ -47,7 +46,7 @@ class DailyResult:
 
 def daily_run(settings: Settings, as_of: datetime) -> Run:
     """The run of one instant: the same instant, code and settings are the same run."""
-    determinants = {"code": code_version(), "settings": daily_steps.published_settings(settings)}
+    determinants = {"code": code_version(), "settings": published_settings(settings)}
     return Run(settings.runs_dir, "daily", as_of, determinants)
 
 
@@ -62,7 +61,7 @@ def run_daily(
     run = daily_run(settings, as_of)
     registry = Registry.from_settings(settings)
     record = MlflowRecord(registry.client, registry.experiment_id, run, {"as_of": run.as_of, **run.determinants})
-    work = DailySteps(settings=settings, registry=registry, mlflow_run=record.run_id)
+    work = ReleaseSteps(settings=settings, registry=registry, mlflow_run=record.run_id)
     try:
         steps = daily_plan(work, promote=promote)
         records = run.execute(steps, [*observers, record])
@@ -75,24 +74,40 @@ def run_daily(
     return _result(run, records, record)
 
 
-def daily_plan(work: DailySteps, *, promote: bool = True) -> list[Step]:
+def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
     """The steps in order, with what each reads."""
-    ranked = ("ingest", "catalogue", "features", "embed", "index", "training-set")
-    parts = ("ingest", "catalogue", "features", "embed", "index", "coarse", "fine")
+    history = ("ingest", "catalogue", "features", "index")
+    parts = ("ingest", "catalogue", "features", "index", "coarse", "fine")
     plan = [
         Step(name="ingest", run=work.ingest),
         Step(name="catalogue", run=work.catalogue, inputs=("ingest",)),
         Step(name="features", run=work.features, inputs=("ingest",)),
         Step(name="embed", run=work.embed, inputs=("ingest", "catalogue")),
         Step(name="index", run=work.index, inputs=("catalogue", "embed")),
-        Step(name="training-set", run=work.training_set, inputs=ranked[:-1]),
+        Step(name="training-set", run=work.training_set, inputs=history),
         Step(name="coarse", run=work.coarse, inputs=("training-set",)),
         Step(name="fine", run=work.fine, inputs=("training-set",)),
         Step(name="assemble", run=work.assemble, inputs=parts),
         Step(name="evaluate", run=work.evaluate, inputs=("ingest", "features", "assemble")),
         Step(name="release", run=work.release, inputs=("assemble", "evaluate")),
-        Step(name="gate", run=work.gate, inputs=("ingest", "features", "evaluate", "release")),
+        Step(name="gate", run=work.gate, inputs=("evaluate", "release")),
     ]
     if promote:
-        plan.append(Step(name="promote", run=work.promote, inputs=("release", "gate")))
+        plan.append(Step(name="promote", run=work.promote, inputs=("evaluate", "release", "gate")))
     return plan
+
+
+def _result(run: Run, records: Mapping[str, StepRecord], record: MlflowRecord) -> DailyResult:
+    judged, promoted = records["evaluate"].values, records.get("promote")
+    metrics = {name: value for step in records.values() for name, value in step.metrics.items()}
+    return DailyResult(
+        run_id=run.id,
+        release_id=records["release"].values["release"],
+        passed=judged["passed"],
+        promoted=bool(promoted and promoted.values["promoted"]),
+        reasons=tuple(judged["reasons"]) + ((promoted.values["why"],) if promoted else ()),
+        tables=records["ingest"].values["versions"],
+        metrics=metrics,
+        rows=tuple(judged["rows"]),
+        mlflow_run=record.run_id,
+    )

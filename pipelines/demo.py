@@ -36,6 +36,7 @@ from rolecall.serving.loader import load_release
 from rolecall.serving.models import RecommendationReply
 from rolecall.serving.printing import print_recommendations
 
+
 def demo_settings(settings: Settings) -> Settings:
     """The same settings below `<home>/demo`, so that a demonstration never mixes with real tables."""
     return settings.model_copy(update={"home": settings.home / "demo"})

@@ -54,6 +54,7 @@ class StepRecord:
 class StepContext:
     """What a step is given: the instant, its own output folder and the steps it declared as inputs."""
 
+    name: str
     as_of: datetime
     folder: Path
     inputs: Mapping[str, StepRecord]
@@ -154,6 +155,7 @@ class Run:
 
         started = time.monotonic()
         context = StepContext(
+            name=step.name,
             as_of=self.as_of,
             folder=partial,
             inputs={name: records[name] for name in step.inputs},

@@ -201,6 +201,4 @@ def _platt(scores: npt.NDArray[np.float64], applied: npt.NDArray[np.float64]) ->
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(C=1.0).fit(scores[:, None], applied)
-    return Calibrator(
-        kind="platt", x=(max(0.0, float(fitted.coef_[0, 0])),), y=(float(fitted.intercept_[0]),)
-    )
+    return Calibrator(kind="platt", x=(max(0.0, float(fitted.coef_[0, 0])),), y=(float(fitted.intercept_[0]),))

@@ -111,9 +111,7 @@ def build_training_set(
     )
 
 
-def read_contexts(
-    store: FeatureStore, asked: Sequence[tuple[str, datetime]], service: str
-) -> list[CandidateContext]:
+def read_contexts(store: FeatureStore, asked: Sequence[tuple[str, datetime]], service: str) -> list[CandidateContext]:
     """Each candidate as known strictly before the instant."""
     rows = store.historical_candidates([who for who, _ in asked], [at for _, at in asked], service)
     return [candidate_context(who, row, at=at) for (who, at), row in zip(asked, rows, strict=True)]

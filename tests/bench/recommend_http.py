@@ -255,6 +255,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], patience_s: flo
 
 def serve_bare(home: Path, port: int) -> None:
     import uvicorn
+
     from rolecall.serving.api import create_api
     from rolecall.serving.state import ServingState
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 
 import pytest
+
 from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS
 from rolecall.pipelines.daily import DailyResult, run_daily
 from rolecall.pipelines.market.config import MarketConfig
