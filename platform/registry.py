@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from rolecall.platform.errors import ConflictError, GateRefusedError, IntegrityError, NotFoundError
+from rolecall.platform.errors import ConflictError, GateRefusedError, IntegrityError, NotFoundError, UnavailableError
 from rolecall.platform.ledger import exclusive, open_ledger
 from rolecall.platform.mlflow_setup import configure_mlflow, ensure_experiment
 from rolecall.platform.promotions import Promotion, Promotions
@@ -172,8 +172,19 @@ class Registry:
     def reconcile(self) -> str | None:
         """Bring table and aliases together and return the champion's release id, None while there is none.
 
-        Cheap where both agree; a server polls it.
+        Cheap where both agree; a server polls it. Raises UnavailableError while MLflow cannot answer: `champion`
+        still does, and the next call finishes what this one could not.
         """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._reconcile()
+        except MlflowException as error:
+            raise UnavailableError(
+                f"MLflow did not answer: {error}", todo="see whether it runs, then ask again"
+            ) from error
+
+    def _reconcile(self) -> str | None:
         row = self.promotions.current()
         if (row is None or row.mirrored) and self._aliased(CHAMPION) == (row.to_release if row else None):
             return row.to_release if row else None
