@@ -41,12 +41,15 @@ class JobService(Protocol):
 
     def submit(self, *, entrypoint: str, submission_id: str, runtime_env: Mapping[str, Any]) -> None:
         """Start a job. Raises ConflictError where the id is taken."""
+        ...
 
     def state(self, submission_id: str) -> JobState | None:
         """The job's state, or None where the id was never submitted."""
+        ...
 
     def logs(self, submission_id: str) -> Iterator[str]:
         """The log from its beginning, in pieces, until the job ends. Raises NotFoundError for an unknown id."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +182,7 @@ class RayJobService:
         if self.state(submission_id) is None:
             raise NotFoundError(f"the cluster knows no job {submission_id}", "a submitted job", "submit it first")
         loop = asyncio.new_event_loop()
-        pieces = self._client.tail_job_logs(submission_id)
+        pieces: Any = self._client.tail_job_logs(submission_id)
         try:
             while (piece := loop.run_until_complete(_next(pieces))) is not None:
                 yield piece

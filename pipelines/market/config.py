@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class MarketConfig(BaseModel):
-    """Sizes and seed. The same values give the same tables, byte for byte.
+    """Sizes and seed. With the locked packages the same values give the same tables, byte for byte.
 
     Events lie in the `days` days before `end` (exclusive, midnight UTC); nothing reads the clock.
     """

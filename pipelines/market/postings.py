@@ -162,7 +162,7 @@ def _employers_for(random: np.random.Generator, groups: list[str], employers: Em
     wanted = np.array(groups)
     for group in sorted(set(groups)):
         rows = np.flatnonzero(wanted == group)
-        odds = weight * np.where(field == group, 1.0, 0.02)
+        odds = weight * np.where(field == group, 1.0, 0.004)
         chosen[rows] = random.choice(len(field), size=len(rows), p=odds / odds.sum())
     return chosen
 
@@ -183,12 +183,13 @@ def _title(random: np.random.Generator, occupation: Occupation, level: int) -> s
 
 
 def _description(random: np.random.Generator, occupation: Occupation, employer: str) -> str:
+    """Who hires, sometimes what the work is, and tasks; whole sentences only, MAX_WORDS words at most."""
     count = min(len(occupation.tasks), 3)
     tasks = [occupation.tasks[number] for number in random.choice(len(occupation.tasks), size=count, replace=False)]
     about = occupation.description.split(". ")[0].rstrip(".") + "."
-    parts = [f"{employer} is hiring.", *([about] if random.random() < 0.5 else []), *tasks]
-    words = " ".join(parts).split()
-    return " ".join(words[:MAX_WORDS])
+    sentences = [f"{employer} is hiring.", *([about] if random.random() < 0.5 else []), *tasks]
+    lengths = np.cumsum([len(sentence.split()) for sentence in sentences])
+    return " ".join(sentence for sentence, length in zip(sentences, lengths, strict=True) if length <= MAX_WORDS)
 
 
 def _employment(random: np.random.Generator, level: npt.NDArray[np.intp]) -> list[str]:

@@ -48,7 +48,7 @@ MAJOR_GROUPS = {
 }
 """The major groups of the Standard Occupational Classification, by the first two digits of an O*NET code."""
 
-SKILLS_PER_OCCUPATION = 14
+SKILLS_PER_OCCUPATION = 12
 _SAME_MINOR_GROUP = 0.25
 _SAME_MAJOR_GROUP = 0.08
 
@@ -103,7 +103,8 @@ def _vectors(
     texts = [" ".join([(o.title + " ") * 6, *o.activities, *o.tasks]) for o in onet]
     texts += [" ".join([*o.titles, *o.titles[:1] * 3, o.description]) for o in esco]
     texts += [skill.text for skill in skills]
-    rows = TfidfVectorizer(stop_words="english", sublinear_tf=True, min_df=2, dtype=np.float32).fit_transform(texts)
+    weights = TfidfVectorizer(stop_words="english", sublinear_tf=True, min_df=2).fit_transform(texts)
+    rows = weights.astype(np.float32)
     return rows[: len(onet)], rows[len(onet) : len(onet) + len(esco)], rows[len(onet) + len(esco) :]
 
 

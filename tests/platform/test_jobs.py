@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,16 @@ from rolecall.platform.jobs import (
 )
 
 MIDNIGHT = datetime(2026, 10, 1, tzinfo=UTC)
+ROOT = Path(__file__).resolve().parents[2]
+ON_A_WORKER = """
+import ray
+ray.init(log_to_driver=False)
+@ray.remote
+def where():
+    import rolecall.platform.errors as ours
+    return ours.__file__
+print("driver", __import__("rolecall.platform.errors").__name__, "worker", ray.get(where.remote()))
+"""
 
 
 @dataclass
@@ -214,6 +225,16 @@ def test_on_a_cluster_the_second_submit_follows_the_first(cluster: str, tmp_path
     assert first.result() == second.result() == "succeeded"
     assert "hello 1st" in "".join(first.follow())
     assert runs.read_text() == "x"
+
+
+@pytest.mark.slow
+def test_on_a_cluster_the_source_tree_imports_in_the_job_and_on_its_workers(cluster: str) -> None:
+    code = f"{sys.executable} -c {shlex.quote(ON_A_WORKER)}"
+    handle = submit_job(RayJobService(cluster), entrypoint=code, submission_id="imports", working_dir=ROOT)
+    log = "".join(handle.follow())
+    assert handle.result() == "succeeded", log
+    assert "driver rolecall worker" in log
+    assert str(ROOT) not in log.split("worker", 1)[1]
 
 
 @pytest.mark.slow

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import date
+from datetime import date, timedelta
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from rolecall.features.schema import (
     CANDIDATE_EVENTS,
@@ -176,6 +179,37 @@ def test_two_people_describe_the_same_work_in_different_words(market: Marketplac
         pl.col("title").str.to_lowercase().is_in(pl.col("desired_titles").list.eval(pl.element().str.to_lowercase()))
     ).to_series()
     assert same.mean() < 0.4  # type: ignore[operator]
+
+
+def test_what_a_profile_says_finds_what_its_owner_chose_better_than_popularity_but_not_perfectly(
+    market: Marketplace,
+) -> None:
+    """Share of jobs engaged with in the last days that are among the 60 first of 600, by plain TF-IDF of the texts."""
+    events, jobs, people = frame(market.events), frame(market.jobs), frame(market.candidates)
+    engaged = events.filter(pl.col("kind").is_in(ENGAGEMENT_EVENTS)).unique(["candidate_id", "job_id"])
+    cut = SMALL.ends_at - timedelta(days=6)
+    targets = engaged.filter(pl.col("occurred_at") >= cut).join(people, on="candidate_id").sort("event_id")
+    row_of = {job: row for row, job in enumerate(jobs["job_id"])}
+    wanted = [row_of[job] for job in targets["job_id"]]
+    popular = np.bincount(
+        [row_of[job] for job in engaged.filter(pl.col("occurred_at") < cut)["job_id"]], minlength=jobs.height
+    )
+    skills = pl.col("skills").list.join(" ")
+    texts = jobs.select(pl.concat_str("title", "description", skills, separator=" ")).to_series().to_list()
+    profiles = targets.select(
+        pl.concat_str(pl.col("desired_titles").list.join(" "), "resume_text", skills, separator=" ")
+    ).to_series()
+    weights = TfidfVectorizer(stop_words="english", sublinear_tf=True).fit(texts)
+    similarity = (weights.transform(profiles.to_list()) @ weights.transform(texts).T).toarray()
+    by_text = hit_rate(similarity, wanted, 60)
+    by_popularity = hit_rate(np.tile(popular, (len(wanted), 1)), wanted, 60)
+    assert len(wanted) > 50
+    assert 2 * by_popularity < by_text < 0.97
+
+
+def hit_rate(scores_RJ: npt.NDArray[np.float64], wanted_R: list[int], limit: int) -> float:
+    own_R = scores_RJ[np.arange(len(wanted_R)), wanted_R]
+    return float(((scores_RJ > own_R[:, None]).sum(axis=1) < limit).mean())
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(market: Marketplace) -> None:
