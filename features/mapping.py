@@ -150,7 +150,8 @@ class TableSpec(_Part):
         if not self.same_names:
             return self.columns
         required = self.schema_.required
-        same = {n: ColumnSpec(source=n, optional=n not in required) for n in self.schema_.columns.names}
+        names = self.schema_.columns.names
+        same = {n: ColumnSpec.model_validate({"from": n, "optional": n not in required}) for n in names}
         return same | self.columns
 
 
