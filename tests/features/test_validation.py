@@ -56,7 +56,11 @@ def test_a_good_row_arrives_typed_with_every_column() -> None:
         (JOBS, JOB | {"title": "x\x00"}, "bad_value"),
         (JOBS, JOB | {"skills": ["x" * (MAX_SHORT_TEXT + 1)]}, "text_too_long"),
         (JOBS, JOB | {"skills": ["x"] * (MAX_LIST + 1)}, "list_too_long"),
-        (CANDIDATES, CANDIDATE | {"experience": '[{"started_at":"2020-01-02","ended_at":"2020-01-01"}]'}, "end_before_start"),
+        (
+            CANDIDATES,
+            CANDIDATE | {"experience": '[{"started_at":"2020-01-02","ended_at":"2020-01-01"}]'},
+            "end_before_start",
+        ),
         (EMPLOYERS, EMPLOYER | {"size": "-1"}, "out_of_range"),
     ],
 )
@@ -95,7 +99,9 @@ def test_the_message_shows_the_value_and_what_to_do() -> None:
 
 
 def test_posted_events_are_refused_one_by_one_with_their_index() -> None:
-    made = validate_events([EVENT | {"colour": "red"}, EVENT, {}, EVENT | {"job_id": "\ud800"}, EVENT | {"kind": ["view"]}])
+    made = validate_events(
+        [EVENT | {"colour": "red"}, EVENT, {}, EVENT | {"job_id": "\ud800"}, EVENT | {"kind": ["view"]}]
+    )
     assert [(one.row, one.reason) for one in made.refused] == [
         (0, "unknown_field"),
         (2, "missing_key"),

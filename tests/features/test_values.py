@@ -106,7 +106,9 @@ def test_lists_are_read_from_json_and_from_native_columns_alike() -> None:
     native = convert(pl.Series([["a", " ", None, " b"]]), TEXT_LIST).values.to_list()
     assert native == [["a", "b"]] == convert(pl.Series(['["a", " ", null, " b"]']), TEXT_LIST).values.to_list()
     entries = [{"title": "cook", "started_at": date(2020, 1, 1)}]
-    expected = [{"title": "cook", "company": None, "started_at": date(2020, 1, 1), "ended_at": None, "description": None}]
+    expected = [
+        {"title": "cook", "company": None, "started_at": date(2020, 1, 1), "ended_at": None, "description": None}
+    ]
     assert convert(pl.Series([entries]), pa.list_(EXPERIENCE)).values.to_list() == [expected]
 
 
@@ -115,4 +117,6 @@ def test_no_text_makes_conversion_raise_and_every_loss_has_a_reason(texts: list[
     made = convert(pl.Series(texts, dtype=pl.String), kind)
     assert len(made.values) == len(made.fault) == len(texts)
     for text, value, fault in zip(texts, made.values.to_list(), made.fault.to_list(), strict=True):
-        assert (fault is not None) == (value is None and text is not None and pl.Series([text]).str.strip_chars()[0] != "")
+        assert (fault is not None) == (
+            value is None and text is not None and pl.Series([text]).str.strip_chars()[0] != ""
+        )
