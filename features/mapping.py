@@ -26,10 +26,11 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rolecall.features.schema import TABLES
 from rolecall.features.values import Parse
@@ -38,6 +39,17 @@ from rolecall.platform.tables import TableSchema
 
 BUILT_IN = Path(__file__).parent / "mappings"
 Collect = Literal["first", "last", "min", "max", "list"]
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"{name!r} is no time zone, such as Europe/Berlin or UTC") from error
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class _Part(BaseModel):
@@ -57,7 +69,7 @@ class ColumnSpec(_Part):
     html: bool = Field(default=False, description="strip tags and entities")
     values: dict[str, str] = Field(default_factory=dict, description="words to exchange; others stay")
     format: str | None = None
-    zone: str | None = None
+    zone: Zone | None = None
     optional: bool = Field(default=False, description="null where the file has no such column")
     collect: Collect = "last"
 
@@ -150,7 +162,8 @@ class TableSpec(_Part):
         if not self.same_names:
             return self.columns
         required = self.schema_.required
-        same = {n: ColumnSpec(source=n, optional=n not in required) for n in self.schema_.columns.names}
+        names = self.schema_.columns.names
+        same = {n: ColumnSpec.model_validate({"from": n, "optional": n not in required}) for n in names}
         return same | self.columns
 
 
@@ -160,7 +173,7 @@ class Mapping(_Part):
     name: str
     description: str = ""
     nulls: tuple[str, ...] = ("",)
-    zone: str | None = None
+    zone: Zone | None = None
     table: tuple[TableSpec, ...] = Field(min_length=1)
 
     def parse(self, spec: ColumnSpec) -> Parse:
