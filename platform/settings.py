@@ -66,6 +66,7 @@ class VectorSettings(_Part):
     m: int = Field(default=16, ge=4, le=128)
     ef_construct: int = Field(default=100, ge=16, le=2000)
     ef_search: int = Field(default=128, ge=16, le=10_000)
+    exact_below: int = Field(default=30_000, ge=0, description="up to this many jobs, dense search scans all of them")
 
 
 class FeatureSettings(_Part):
