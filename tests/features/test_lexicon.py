@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+
 from rolecall.features.catalogue import Catalogue
 from rolecall.features.lexicon import Lexicon, TextField
 from rolecall.features.schema import JOBS
 from rolecall.platform.errors import IntegrityError
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 WORDS = ["Data", "engineer", "Café", "a", "senior", "data", "x1", "&", "New York", "naïve", "-", "NY"]
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=1, max_size=12)
