@@ -89,12 +89,16 @@ class Catalogue:
 
     `latitude`, `longitude` in radians; `salary` the middle of the range, in the job's currency;
     `seniority` the rank in SENIORITIES; `remote` 1, 0 or NaN; `posted`, `expires` microseconds since
-    1970 (float64 holds them exactly); `table` the JOBS columns for texts.
+    1970 (float64 holds them exactly). Texts are as written, empty where unknown: `places` city and region, `employers`
+    the name, else the id; `table` holds every column.
     """
 
     table: pa.Table
     job_ids: tuple[str, ...]
     titles: tuple[str, ...]
+    cities: tuple[str, ...]
+    places: tuple[str, ...]
+    employers: tuple[str, ...]
     title: Codes
     employer: Codes
     city: Codes
@@ -131,18 +135,6 @@ class Catalogue:
         """Every table column of one job."""
         return dict(self.table.slice(row, 1).to_pylist()[0])
 
-    def employer_name(self, row: int) -> str | None:
-        """The employer's name where the table has one, else its id."""
-        for column in (EMPLOYER_NAME, "employer_id"):
-            if column in self.table.column_names and (name := self.table[column][row].as_py()):
-                return str(name)
-        return None
-
-    def place(self, row: int) -> str:
-        """City and region as written, empty where unknown."""
-        parts = (self.table[column][row].as_py() for column in ("city", "region"))
-        return ", ".join(part for part in parts if part)
-
     def live(self, rows: Rows, at_us: float) -> npt.NDArray[np.bool_]:
         """Whether each job is posted and not expired at an instant; an unknown time is no obstacle."""
         return ~(self.posted[rows] > at_us) & ~(self.expires[rows] <= at_us)
@@ -152,12 +144,16 @@ class Catalogue:
         """Build the columns, ordered by job_id. Raises SchemaError where a JOBS column lacks or a job_id repeats."""
         jobs = _checked(jobs)
         categories = jobs["category_path"].to_pylist()
-        titles = tuple(title or "" for title in jobs["title"].to_pylist())
+        cities = _texts(jobs["city"])
+        regions = _texts(jobs["region"])
         job_ids = tuple(jobs["job_id"].to_pylist())
         return cls(
             table=jobs,
             job_ids=job_ids,
-            titles=titles,
+            titles=_texts(jobs["title"]),
+            cities=cities,
+            places=tuple(", ".join(filter(None, place)) for place in zip(cities, regions, strict=True)),
+            employers=_employers(jobs),
             title=Codes.encode(jobs["title"]),
             employer=Codes.encode(jobs["employer_id"]),
             city=Codes.encode(jobs["city"]),
@@ -196,6 +192,17 @@ def _checked(jobs: pa.Table) -> pa.Table:
     if pc.count_distinct(jobs["job_id"]).as_py() != jobs.num_rows:
         raise SchemaError("a jobs table that holds a job_id twice", "one row a job", "keep the newest row of each job")
     return jobs.sort_by("job_id").combine_chunks()
+
+
+def _texts(column: pa.ChunkedArray) -> tuple[str, ...]:
+    return tuple(pc.fill_null(column, "").to_pylist())
+
+
+def _employers(jobs: pa.Table) -> tuple[str, ...]:
+    ids = _texts(jobs["employer_id"])
+    if EMPLOYER_NAME not in jobs.column_names:
+        return ids
+    return tuple(name or id_ for name, id_ in zip(_texts(jobs[EMPLOYER_NAME]), ids, strict=True))
 
 
 def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:

@@ -55,6 +55,7 @@ class TextField:
         self.terms = tuple(terms)
         self.idf = idf
         self.matrix = matrix
+        self._lengths = np.diff(matrix.indptr)
         self._column = {term: column for column, term in enumerate(self.terms)}
 
     @classmethod
@@ -100,11 +101,13 @@ class TextField:
         """Cosines of jobs `rows` with each query, float32[len(rows), k]."""
         if not len(rows) or not query.weights.shape[1]:
             return np.zeros((len(rows), query.weights.shape[1]), np.float32)
-        part = self.matrix[rows]
-        found = query.lookup[part.indices]
-        hit = found < len(query.weights) - 1
-        starts = np.concatenate(([0], np.cumsum(hit, dtype=np.int32)))[part.indptr].astype(np.int32)
-        hits = csr_matrix((part.data[hit], found[hit], starts), shape=(len(rows), len(query.weights)))
+        lengths = self._lengths[rows]
+        ends = np.cumsum(lengths)
+        entries = np.arange(ends[-1]) + np.repeat(self.matrix.indptr[rows] - (ends - lengths), lengths)
+        terms = query.lookup[self.matrix.indices[entries]]
+        hit = np.flatnonzero(terms < len(query.weights) - 1)
+        starts = np.searchsorted(hit, np.concatenate(([0], ends))).astype(np.int32)
+        hits = csr_matrix((self.matrix.data[entries[hit]], terms[hit], starts), shape=(len(rows), len(query.weights)))
         return np.asarray(hits @ query.weights, np.float32)
 
 

@@ -210,8 +210,8 @@ class PairFeatures:
             queries=queries,
             skill_weights=self._skill_weights(listed, history),
             skills_listed=len(listed),
-            title_agreement=self._agreement("title", queries["title"], history),
-            place_agreement=self._agreement("place", queries["place"], history),
+            title_agreement=_agreement(queries["title"], len(history)),
+            place_agreement=_agreement(queries["place"], len(history)),
         )
 
     def matrix(
@@ -358,14 +358,6 @@ class PairFeatures:
             np.add.at(weights[:, 1], self._skills[history].indices, np.float32(1 / len(history)))
         return weights
 
-    def _agreement(self, field: str, query: LexicalQuery, history: Rows) -> float:
-        """Mean cosine between different history jobs; NaN below two."""
-        k = len(history)
-        if k < 2:
-            return float("nan")
-        cosines = self.lexicon.fields[field].similarity(query, history)[:, :k]
-        return float((cosines.sum() - np.trace(cosines)) / (k * (k - 1)))
-
 
 _OWN_GROUP = {
     "same_city": "same", "same_region": "same", "same_country": "same", "city_last": "same", "region_last": "same",
@@ -388,6 +380,14 @@ def _foreign(
     if name.startswith(CANDIDATE_PREFIX):
         return context.activity.get(name.removeprefix(CANDIDATE_PREFIX))
     return None
+
+
+def _agreement(query: LexicalQuery, k: int) -> float:
+    """Mean cosine between different ones of the first k queries; NaN below two."""
+    if k < 2:
+        return float("nan")
+    vectors = query.weights[:, :k]
+    return float((np.square(vectors.sum(axis=1)).sum() - np.square(vectors).sum()) / (k * (k - 1)))
 
 
 def _place_words(context: CandidateContext) -> str:

@@ -264,8 +264,8 @@ class Funnel:
             Item(
                 job_id=self.catalogue.job_ids[row],
                 title=self.catalogue.titles[row],
-                employer=self.catalogue.employer_name(int(row)),
-                place=self.catalogue.place(int(row)),
+                employer=self.catalogue.employers[row] or None,
+                place=self.catalogue.places[row],
                 score=float(ranked.probabilities[pick]),
                 position=slot + 1,
                 propensity=float(selection.propensities[slot]),
@@ -292,4 +292,4 @@ class _Trace:
 
 def _descending(scores: Floats, rows: Rows) -> npt.NDArray[np.int64]:
     """Order by falling score, equal scores by row."""
-    return np.lexsort((rows, -scores))
+    return np.asarray(np.lexsort((rows, -scores)), np.int64)

@@ -38,7 +38,7 @@ class Reasons:
         yield self._skills(prepared, row)
         yield self._desired(prepared, titles)
         yield self._similar(prepared, titles)
-        if employer > 0 and (name := self.pairs.catalogue.employer_name(row)):
+        if employer > 0 and (name := self.pairs.catalogue.employers[row]):
             yield f"at {name}, as jobs you looked at"
         yield self._place(prepared, row, distance=distance, same_city=same_city == 1, seen_city=city_share > 0)
         if remote == 1:
@@ -70,7 +70,7 @@ class Reasons:
     def _place(
         self, prepared: PreparedCandidate, row: int, *, distance: float, same_city: bool, seen_city: bool
     ) -> str:
-        city, home = self.pairs.catalogue.table["city"][row].as_py(), prepared.context.city
+        city, home = self.pairs.catalogue.cities[row], prepared.context.city
         if same_city:
             return f"in {city}"
         if distance <= NEAR_KM:

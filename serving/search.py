@@ -11,7 +11,7 @@ import numpy as np
 
 from rolecall.features.catalogue import Catalogue, Floats
 from rolecall.features.text import tokens
-from rolecall.platform.vectors.protocol import DenseQuery, SearchFilter, SparseQuery, VectorIndex
+from rolecall.platform.vectors.protocol import DenseQuery, Query, SearchFilter, SparseQuery, VectorIndex
 from rolecall.serving.recall import RANK_OFFSET, fuse
 
 MEANING, WORDS = 1.0, 1.0
@@ -50,10 +50,10 @@ class Search:
     def search(
         self, text: str, *, at: datetime, conditions: SearchFilter | None = None, limit: int = 10
     ) -> tuple[FoundJob, ...]:
-        """Up to `limit` jobs live at the instant that meet the conditions. Text without a word finds by meaning alone."""
+        """Up to `limit` jobs live at the instant that meet the conditions; a text without words finds by meaning."""
         vector = np.asarray(self.encoder.encode([text])[0], np.float32)
         terms = tokens(text)
-        questions = [DenseQuery(vector=vector), *([SparseQuery(terms=terms)] if terms else [])]
+        questions: list[Query] = [DenseQuery(vector=vector), *([SparseQuery(terms=terms)] if terms else [])]
         live = replace(conditions or SearchFilter(), at=at)
         hits = self.index.search(questions, live, max(DEPTH, limit))
         found = fuse(hits, [MEANING, WORDS][: len(hits)], limit)
@@ -62,8 +62,8 @@ class Search:
             FoundJob(
                 job_id=self.catalogue.job_ids[row],
                 title=self.catalogue.titles[row],
-                employer=self.catalogue.employer_name(int(row)),
-                place=self.catalogue.place(int(row)),
+                employer=self.catalogue.employers[row] or None,
+                place=self.catalogue.places[row],
                 score=float(score),
                 position=position,
                 snippet=snippet(self._body(int(row)), terms),

@@ -84,9 +84,14 @@ def test_a_skill_counts_once_a_job_in_any_spelling_of_case() -> None:
 
 def test_the_employer_name_is_preferred_to_its_id() -> None:
     jobs = table({"job_id": "a", "employer_id": "e1"}, {"job_id": "b", "employer_id": "e2"}, {"job_id": "c"})
-    assert Catalogue.from_table(jobs).employer_name(0) == "e1"
+    assert Catalogue.from_table(jobs).employers == ("e1", "e2", "")
     named = Catalogue.from_table(jobs.append_column("employer_name", pa.array(["Acme", None, None])))
-    assert [named.employer_name(row) for row in range(3)] == ["Acme", "e2", None]
+    assert named.employers == ("Acme", "e2", "")
+
+
+def test_a_place_is_what_is_known_of_city_and_region() -> None:
+    jobs = table({"job_id": "a", "city": "Bonn", "region": "NRW"}, {"job_id": "b", "region": "NRW"}, {"job_id": "c"})
+    assert Catalogue.from_table(jobs).places == ("Bonn, NRW", "NRW", "")
 
 
 def test_an_empty_table_is_an_empty_catalogue() -> None:
