@@ -83,7 +83,8 @@ class FeatureStore:
             {"candidate_id": list(candidate_ids), "event_timestamp": list(instants)},
             schema={"candidate_id": pl.String, "event_timestamp": TIMESTAMP},
         )
-        return self.historical(asked, service, of=("candidate",)).drop(asked.columns).to_dicts()
+        rows = self.historical(asked, service, of=("candidate",)).drop(asked.columns)
+        return list(rows.iter_rows(named=True))
 
     def historical_jobs(
         self,

@@ -6,8 +6,10 @@ data-parallel, each on whole requests. A report costs Ray Train about two second
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +62,13 @@ def train_rankers(
     coarse_columns: Sequence[str],
     settings: RankingSettings,
     storage: Path,
-    threads: int = 2,
+    threads: int = 1,
 ) -> TrainedRankers:
     """Train both rankers on the requests outside the calibration fold and calibrate the fine one on that fold.
 
     `storage`: folder for Ray Train's checkpoints, reachable by every worker. The same examples and settings
-    give the same texts. Raises InputError where no request has a response.
+    give the same texts, whatever `threads` is (more than there are idle cores makes training ten times slower:
+    LightGBM's threads wait for each other). Raises InputError where no request has a response.
     """
     learn = examples.learnable()
     if not learn.requests:
@@ -83,7 +86,7 @@ def train_rankers(
 
 
 def train_ranker(
-    examples: TrainingSet, shape: TreeShape, settings: RankingSettings, storage: Path, threads: int = 2
+    examples: TrainingSet, shape: TreeShape, settings: RankingSettings, storage: Path, threads: int = 1
 ) -> str:
     """One LightGBM model text."""
     from ray.train import RunConfig, ScalingConfig
@@ -103,7 +106,8 @@ def train_ranker(
             scaling_config=ScalingConfig(num_workers=settings.workers),
             run_config=RunConfig(name="ranker", storage_path=folder),
         )
-        checkpoint = trainer.fit().checkpoint
+        with _quiet_ray():
+            checkpoint = trainer.fit().checkpoint
         with checkpoint.as_directory() as kept:
             return (Path(kept) / MODEL_FILE).read_text()
 
@@ -177,6 +181,17 @@ def _portable(model: str) -> str:
     """The trees without the training parameters, which name this machine's ports: equal trees, equal text."""
     head, _, rest = model.partition("\nparameters:\n")
     return head + "\n" + rest.partition("end of parameters\n")[2]
+
+
+@contextlib.contextmanager
+def _quiet_ray() -> Iterator[None]:
+    logger = logging.getLogger("ray.train")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _share(shards: Sequence[TrainingSet]) -> list[Any]:

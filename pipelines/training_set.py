@@ -238,4 +238,4 @@ def _features(
 
 
 def _join(parts: Sequence[npt.NDArray[Any]], kind: Any) -> npt.NDArray[Any]:
-    return np.concatenate([np.zeros(0, kind), *parts]).astype(kind)
+    return np.asarray(np.concatenate([np.zeros(0, kind), *parts]), kind)
