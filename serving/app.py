@@ -36,6 +36,8 @@ OPERATION_SLOTS = 16
 """Room beside the lanes for health checks and metrics, so that a full queue does not hide the process."""
 DRAIN_S = 1.0
 """How long a replica that leaves still takes requests: the proxy on this machine hears of it in far less."""
+PATIENCE_S = 5.0
+"""What Serve waits beyond the lanes' deadline: for a replica to take the place of one that died."""
 WEDGED_AFTER = 6.0
 """Deadlines that one piece of work may last before the replica counts as unhealthy and is replaced."""
 
@@ -171,7 +173,11 @@ def _deploy(settings: Settings) -> None:
 
     serve.start(
         proxy_location="HeadOnly" if settings.mode == "embedded" else "EveryNode",
-        http_options={"host": settings.serve.host, "port": settings.serve.port},
+        http_options={
+            "host": settings.serve.host,
+            "port": settings.serve.port,
+            "request_timeout_s": settings.serve.request_timeout_s + PATIENCE_S,
+        },
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
     try:
