@@ -28,12 +28,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from rolecall.features.activity import TIMESTAMP
 from rolecall.features.views import VIEWS, ViewShape, service_views
 from rolecall.platform.errors import ConflictError, InputError
 from rolecall.platform.settings import FeatureSettings
 
 Row = Mapping[str, object]
 PROJECT = "rolecall"
+ENTITIES = ("candidate", "job", "employer")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHUNK = 5_000
 _ORDER = "__row_number"
@@ -53,23 +55,50 @@ class FeatureStore:
         self._sources = (sources or self._home / "sources").absolute()
         self._lock = threading.Lock()
 
-    def historical(self, entities: pl.DataFrame, service: str) -> pl.DataFrame:
+    def historical(self, entities: pl.DataFrame, service: str, *, of: Sequence[str] = ENTITIES) -> pl.DataFrame:
         """The service's features for each row of `entities`, in the same order, as known at its `event_timestamp`.
 
-        `entities`: candidate_id, job_id, employer_id (may be null), event_timestamp; other columns pass through.
-        A feature nothing is known of is null. An event is known strictly after it happened.
+        `entities`: event_timestamp and, for each entity in `of`, its id (candidate_id, job_id, employer_id; null:
+        nothing is known); other columns pass through. An event is known strictly after it happened; a feature
+        nothing is known of is null.
         """
+        views = [view for view in service_views(service) if view.entity in of]
         numbered = entities.with_row_index(_ORDER)
         with self._lock, _quiet(), _own_duckdb():
             job = self._memory.get_historical_features(
                 entity_df=numbered.to_pandas(),
-                features=self._definitions.services[service],
+                features=[f"{view.name}:{name}" for view in views for name in view.columns],
             )
             rows = pl.DataFrame(job.to_arrow())
         if rows.height != entities.height:
             raise ConflictError(f"Feast gave {rows.height} rows", f"{entities.height}, one an entity row")
-        columns = [name for view in service_views(service) for name in view.columns]
+        columns = [name for view in views for name in view.columns]
         return rows.sort(_ORDER).select(*entities.columns, *columns)
+
+    def historical_candidates(
+        self, candidate_ids: Sequence[str], instants: Sequence[datetime], service: str
+    ) -> list[Row]:
+        """Feature rows of candidates, each as known at its instant: what `online_candidates` gives for now."""
+        asked = pl.DataFrame(
+            {"candidate_id": list(candidate_ids), "event_timestamp": list(instants)},
+            schema={"candidate_id": pl.String, "event_timestamp": TIMESTAMP},
+        )
+        return self.historical(asked, service, of=("candidate",)).drop(asked.columns).to_dicts()
+
+    def historical_jobs(
+        self,
+        job_ids: Sequence[str],
+        employer_ids: Sequence[str | None],
+        instants: Sequence[datetime],
+        service: str,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Numeric columns of jobs and their employers, each as known at its instant; NaN where unknown or stale."""
+        asked = pl.DataFrame(
+            {"job_id": list(job_ids), "employer_id": list(employer_ids), "event_timestamp": list(instants)},
+            schema={"job_id": pl.String, "employer_id": pl.String, "event_timestamp": TIMESTAMP},
+        )
+        rows = self.historical(asked, service, of=("job", "employer")).drop(asked.columns)
+        return {name: rows[name].cast(pl.Float32).fill_null(float("nan")).to_numpy() for name in rows.columns}
 
     def materialize(self, as_of: datetime) -> bool:
         """Write every view's newest rows up to `as_of` into the online store.

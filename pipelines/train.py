@@ -16,7 +16,7 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 
-from rolecall.pipelines.training_set import APPLY_LABEL, TrainingSet
+from rolecall.pipelines.examples import APPLY_LABEL, TrainingSet
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import RankingSettings
 from rolecall.serving.ranker import Calibrator
@@ -169,8 +169,14 @@ def _train_worker(config: Mapping[str, Any]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) if distributed else Path(tempfile.mkdtemp(dir=config["scratch"]))
-        (local / MODEL_FILE).write_text(booster.model_to_string())
+        (local / MODEL_FILE).write_text(_portable(booster.model_to_string()))
         report({"rounds": booster.current_iteration()}, checkpoint=Checkpoint.from_directory(str(local)))
+
+
+def _portable(model: str) -> str:
+    """The trees without the training parameters, which name this machine's ports: equal trees, equal text."""
+    head, _, rest = model.partition("\nparameters:\n")
+    return head + "\n" + rest.partition("end of parameters\n")[2]
 
 
 def _share(shards: Sequence[TrainingSet]) -> list[Any]:

@@ -1,0 +1,118 @@
+"""A training set: feature rows in whole requests, with labels and the fold each request belongs to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rolecall.platform.errors import InputError
+
+LABELS = {"impression": 0, "dismiss": 0, "view": 1, "click": 1, "save": 2, "apply": 3}
+"""How relevant a job is by the strongest thing the candidate did with it."""
+
+APPLY_LABEL = LABELS["apply"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """n rows in g requests, rows of a request together.
+
+    `features` float32[n, c] by `columns`; `labels` int8[n] (LABELS); `shown` bool[n]: the candidate saw the job, it
+    was not sampled; `groups` int32[g]: rows a request; `times` int64[g]: microseconds since 1970;
+    `held_out` bool[g]: for calibration, never for learning.
+    """
+
+    features: npt.NDArray[np.float32]
+    columns: tuple[str, ...]
+    labels: npt.NDArray[np.int8]
+    shown: npt.NDArray[np.bool_]
+    groups: npt.NDArray[np.int32]
+    times: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        rows, requests = len(self.features), len(self.groups)
+        if (
+            self.features.shape != (rows, len(self.columns))
+            or {len(self.labels), len(self.shown), int(self.groups.sum())} != {rows}
+            or {len(self.times), len(self.held_out)} != {requests}
+        ):
+            raise InputError(
+                f"{self.features.shape} features, {len(self.labels)} labels, {requests} requests of "
+                f"{int(self.groups.sum())} rows",
+                "one row a label, groups that add up to the rows",
+            )
+
+    @property
+    def requests(self) -> int:
+        return len(self.groups)
+
+    def learnable(self) -> TrainingSet:
+        """Requests outside the calibration fold with something to prefer: two different labels."""
+        starts = np.concatenate(([0], np.cumsum(self.groups)[:-1])).astype(np.int64)
+        if not self.requests:
+            return self
+        differ = np.maximum.reduceat(self.labels, starts) > np.minimum.reduceat(self.labels, starts)
+        return self.select(differ & ~self.held_out)
+
+    def calibration(self) -> TrainingSet:
+        """Requests kept from learning."""
+        return self.select(self.held_out)
+
+    def shard(self, rank: int, of: int) -> TrainingSet:
+        """Every `of`-th request from `rank`: whole requests, as LambdaRank needs them."""
+        return self if of == 1 else self.select(np.arange(self.requests) % of == rank)
+
+    def select(self, requests: npt.NDArray[np.bool_]) -> TrainingSet:
+        """Only the requests marked."""
+        rows = np.repeat(requests, self.groups)
+        return replace(
+            self,
+            features=self.features[rows],
+            labels=self.labels[rows],
+            shown=self.shown[rows],
+            groups=self.groups[requests],
+            times=self.times[requests],
+            held_out=self.held_out[requests],
+        )
+
+    def columns_only(self, columns: Sequence[str]) -> TrainingSet:
+        """Only these feature columns, in this order. Raises InputError on one that is not there."""
+        missing = [name for name in columns if name not in self.columns]
+        if missing:
+            raise InputError(f"training columns {missing}", f"{self.columns}")
+        places = [self.columns.index(name) for name in columns]
+        return replace(self, features=np.ascontiguousarray(self.features[:, places]), columns=tuple(columns))
+
+    def save(self, path: Path) -> None:
+        """Write one .npz without pickle; a crash leaves either the old file or the new one."""
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(
+            temporary,
+            features=self.features,
+            columns=np.frombuffer(json.dumps(self.columns).encode(), np.uint8),
+            labels=self.labels,
+            shown=self.shown,
+            groups=self.groups,
+            times=self.times,
+            held_out=self.held_out,
+        )
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingSet:
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(
+                features=arrays["features"],
+                columns=tuple(json.loads(arrays["columns"].tobytes())),
+                labels=arrays["labels"],
+                shown=arrays["shown"],
+                groups=arrays["groups"],
+                times=arrays["times"],
+                held_out=arrays["held_out"],
+            )

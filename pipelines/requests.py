@@ -1,0 +1,98 @@
+"""From the event log to requests to learn from: who was asked for, when, with which jobs, and what they did.
+
+Two kinds of log are read. Where impressions were logged, a request is what was shown together (`request_id`), and a
+job's label is the strongest response to it. Where they were not (a plain view log), each first engagement of a
+candidate with a job is a request of its own, and its negatives are sampled later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+
+import polars as pl
+
+from rolecall.features.activity import TIMESTAMP
+from rolecall.features.schema import ENGAGEMENT_EVENTS
+from rolecall.pipelines.examples import LABELS
+
+HELD_OUT_PERCENT = 15
+REQUEST_SCHEMA = pl.Schema(
+    {
+        "request": pl.String(),
+        "candidate_id": pl.String(),
+        "at": TIMESTAMP,
+        "job_id": pl.String(),
+        "label": pl.Int8(),
+        "shown": pl.Boolean(),
+        "held_out": pl.Boolean(),
+    }
+)
+"""One row a job of a request. `shown`: it was an impression; else it is a positive that needs negatives."""
+
+
+def collect_requests(events: pl.DataFrame, *, start: datetime, end: datetime) -> pl.DataFrame:
+    """Requests made in [start, end) with the responses before `end`, in order of request and job (REQUEST_SCHEMA)."""
+    told = events.filter(pl.col("actor") == "candidate", pl.col("occurred_at") < end).with_columns(
+        pl.col("kind").replace_strict(LABELS, default=0, return_dtype=pl.Int8).alias("label")
+    )
+    rows = pl.concat([_shown(told, start), _engaged(told, start)])
+    requests = rows.select("request").unique().sort("request")
+    fold = [_hash("fold", name) % 100 < HELD_OUT_PERCENT for name in requests["request"]]
+    held = requests.with_columns(pl.Series("held_out", fold, dtype=pl.Boolean))
+    return rows.join(held, on="request").sort("request", "job_id").select(REQUEST_SCHEMA.names()).cast(REQUEST_SCHEMA)
+
+
+def choose_requests(requests: pl.DataFrame, *, limit: int, seed: int) -> pl.DataFrame:
+    """At most `limit` requests, the same ones whatever else is in the log.
+
+    Requests without any response teach a ranker nothing and are kept for calibration only.
+    """
+    useful = requests.group_by("request").agg((pl.col("label").max() > 0).alias("answered"), pl.col("held_out").first())
+    names = useful.filter(pl.col("answered") | pl.col("held_out"))["request"].to_list()
+    kept = sorted(names, key=lambda name: (_hash(f"sample {seed}", name), name))[:limit]
+    return requests.filter(pl.col("request").is_in(kept))
+
+
+def choose(names: Sequence[str], *, limit: int, seed: int) -> set[str]:
+    """At most `limit` of the names, chosen by hash."""
+    return set(sorted(names, key=lambda name: (_hash(f"sample {seed}", name), name))[:limit])
+
+
+def _shown(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
+    """Jobs shown together, each with the strongest response under the same request."""
+    named = told.filter(pl.col("request_id").is_not_null())
+    seen = named.filter(pl.col("kind") == "impression")
+    whole = seen.group_by("request_id").agg(pl.col("occurred_at").min().alias("at"), pl.col("candidate_id").first())
+    answers = named.group_by("request_id", "job_id").agg(pl.col("label").max())
+    return (
+        seen.select("request_id", "job_id")
+        .unique()
+        .join(whole, on="request_id")
+        .filter(pl.col("at") >= start)
+        .join(answers, on=["request_id", "job_id"], how="left")
+        .select(
+            pl.col("request_id").alias("request"),
+            "candidate_id",
+            "at",
+            "job_id",
+            "label",
+            pl.lit(True).alias("shown"),
+        )
+    )
+
+
+def _engaged(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
+    """First engagements with jobs that no logged request explains."""
+    seen = told.filter(pl.col("kind") == "impression", pl.col("request_id").is_not_null()).select("request_id").unique()
+    acted = told.filter(pl.col("kind").is_in(ENGAGEMENT_EVENTS))
+    first = acted.group_by("candidate_id", "job_id").agg(pl.col("occurred_at").min().alias("at"), pl.col("label").max())
+    explained = acted.join(seen, on="request_id", how="semi").select("candidate_id", "job_id").unique()
+    rows = first.join(explained, on=["candidate_id", "job_id"], how="anti").filter(pl.col("at") >= start)
+    name = pl.concat_str("candidate_id", pl.lit(" @ "), pl.col("at").dt.epoch("us").cast(pl.String))
+    return rows.select(name.alias("request"), "candidate_id", "at", "job_id", "label", pl.lit(False).alias("shown"))
+
+
+def _hash(salt: str, name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{salt}\0{name}".encode(), digest_size=8).digest(), "big")
