@@ -19,7 +19,7 @@ def test_a_taken_port_is_refused_before_anything_is_started() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         settings = Settings(serve=ServeSettings(port=taken.getsockname()[1]))
-        with pytest.raises(ConflictError, match="serve.port"):
+        with pytest.raises(ConflictError, match=r"serve\.port"):
             run_server(settings, blocking=False)
 
 
