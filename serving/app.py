@@ -13,6 +13,7 @@ after Ray was started with those flags.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -171,6 +172,7 @@ def wait_for_signal() -> None:
 def _deploy(settings: Settings) -> None:
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
         proxy_location="HeadOnly" if settings.mode == "embedded" else "EveryNode",
         http_options={
