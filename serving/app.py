@@ -13,6 +13,7 @@ after Ray was started with those flags.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -36,6 +37,8 @@ OPERATION_SLOTS = 16
 """Room beside the lanes for health checks and metrics, so that a full queue does not hide the process."""
 DRAIN_S = 1.0
 """How long a replica that leaves still takes requests: the proxy on this machine hears of it in far less."""
+PATIENCE_S = 5.0
+"""What Serve waits beyond the lanes' deadline: for a replica to take the place of one that died."""
 WEDGED_AFTER = 6.0
 """Deadlines that one piece of work may last before the replica counts as unhealthy and is replaced."""
 
@@ -169,9 +172,14 @@ def wait_for_signal() -> None:
 def _deploy(settings: Settings) -> None:
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
         proxy_location="HeadOnly" if settings.mode == "embedded" else "EveryNode",
-        http_options={"host": settings.serve.host, "port": settings.serve.port},
+        http_options={
+            "host": settings.serve.host,
+            "port": settings.serve.port,
+            "request_timeout_s": settings.serve.request_timeout_s + PATIENCE_S,
+        },
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
     try:

@@ -1,7 +1,8 @@
-"""What surrounds every HTTP request: its id, its size limit, its count and time."""
+"""What surrounds every HTTP request: its id, its size limit, its count and time, and an answer where it failed."""
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import uuid
@@ -11,8 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rolecall.serving.metrics import ServingMetrics
-from rolecall.serving.problems import problem_response
+from rolecall.serving.problems import crash_response, problem_response
 
+_LOG = logging.getLogger("rolecall.serving.api")
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _TOO_LARGE = "a body may have at most {most} bytes; send less at a time"
 
@@ -31,7 +33,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status = 0
         headers = Headers(scope=scope)
         request_id = self._identify(headers)
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
@@ -50,8 +52,12 @@ class Envelope:
                 await problem_response(413, detail, request_id=request_id)(scope, receive, sending)
             else:
                 await self._app(scope, self._limited(receive), sending)
+        except Exception as error:  # noqa: BLE001 - the edge of the process: the caller gets an answer, the log the reason
+            _LOG.error("request %s to %s failed", request_id, scope["path"], exc_info=error)
+            if not status:
+                await crash_response(request_id)(scope, receive, sending)
         finally:
-            self._metrics.answered(_route(scope), status, time.perf_counter() - started)
+            self._metrics.answered(_route(scope), status or 499, time.perf_counter() - started)
 
     def _identify(self, headers: Headers) -> str:
         given = headers.get("x-request-id", "")

@@ -83,13 +83,17 @@ def problem_response(
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
+def crash_response(request_id: str) -> Response:
+    """The answer to a request that failed here. What went wrong goes to the log, not to the caller."""
+    return problem_response(500, "The server failed; its log names the reason by request_id", request_id=request_id)
+
+
 def install(app: FastAPI) -> None:
-    """Give the application a handler for every kind of error."""
+    """Give the application a handler for every error that is an answer. Any other is left to `Envelope`."""
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ApiError, _on_api)
     app.add_exception_handler(RoleCallError, _on_rolecall)
-    app.add_exception_handler(Exception, _on_crash)
 
 
 def field_errors(error: RequestValidationError, most: int = 20) -> list[FieldError]:
@@ -122,17 +126,16 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
-        return await _on_crash(request, error)
+        raise error
     # FastAPI answers 400 where the body is not text in UTF-8 or nests too deeply: wrong input like any other.
     status = 422 if error.status_code == 400 else error.status_code
-    return problem_response(
-        status, _printable(str(error.detail)), request_id=_request_id(request), headers=error.headers
-    )
+    detail = _printable(str(error.detail))
+    return problem_response(status, detail, request_id=_request_id(request), headers=error.headers)
 
 
 async def _on_api(request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
-        return await _on_crash(request, error)
+        raise error
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
@@ -142,15 +145,8 @@ async def _on_api(request: Request, error: Exception) -> Response:
 
 
 async def _on_rolecall(request: Request, error: Exception) -> Response:
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-    if status == 500:
-        return await _on_crash(request, error)
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), None)
+    if status is None:
+        raise error
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     return problem_response(status, _printable(str(error)), request_id=_request_id(request), headers=headers)
-
-
-async def _on_crash(request: Request, error: Exception) -> Response:
-    """What went wrong goes to the log with the request id, not to the caller."""
-    return problem_response(
-        500, "The server failed; its log names the reason by request_id", request_id=_request_id(request)
-    )

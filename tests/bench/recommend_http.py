@@ -1,10 +1,10 @@
-"""What HTTP adds to a recommendation: the funnel in process, behind Ray Serve and HAProxy, behind bare FastAPI + uvicorn.
+"""What HTTP adds to a recommendation: the funnel in process, behind Ray Serve with HAProxy, behind FastAPI + uvicorn.
 
 One release over at least 20,000 jobs, the same requests, the same thread settings, three processes alive at once and
 asked in turn. Load comes from a compiled closed-loop client (`load.c`). Every candidate was asked for once before, so
 profile vectors are cached; what a first sight costs is `first_sight_ms`.
 
-    python tests/bench/recommend_http.py                  # builds its home below .rolecall/ once (minutes), then reuses it
+    python tests/bench/recommend_http.py                  # builds a home below .rolecall/ once (minutes)
     python tests/bench/recommend_http.py --home FOLDER    # a home with a promoted release of your own
 """
 

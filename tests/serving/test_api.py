@@ -93,7 +93,7 @@ def backend() -> MemoryBackend:
 
 @pytest.fixture
 def client(backend: MemoryBackend) -> Iterator[TestClient]:
-    with TestClient(create_api(backend, ServeSettings()), raise_server_exceptions=False) as client:
+    with TestClient(create_api(backend, ServeSettings())) as client:
         yield client
 
 
