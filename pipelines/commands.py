@@ -19,7 +19,7 @@ PIPELINES = ("daily",)
 AsOf = Annotated[
     str | None,
     typer.Option(
-        "--as-of", help="Run as if it were this instant (ISO 8601, UTC where no zone is given): default today, 00:00."
+        "--as-of", help="As if it were this instant: ISO 8601, UTC without a zone; default today, 00:00."
     ),
 ]
 
