@@ -3,8 +3,10 @@
     with ray_session(settings.ray, settings.home):
         ...
 
-A local cluster listens on 127.0.0.1 alone, says its authentication mode outright (`ray.init` would
-otherwise switch tokens on and write a token file), and is told more logical CPUs than two, since
+A local cluster listens on 127.0.0.1 alone (Ray on Linux binds every interface, and rewrites a node
+address of 127.0.0.1, unless told that this machine is no cluster), says its authentication mode
+outright (`ray.init` would otherwise switch tokens on and write a token file), and is told more logical
+CPUs than two, since
 Ray Data with one actor pool and one reader can wait for ever on two. Unix sockets may be 107 bytes
 long and Serve appends a folder named by the node's 56 digits, so sockets live in a short folder of
 their own and not below a home that may be anywhere.
@@ -62,14 +64,18 @@ def start_ray(settings: RaySettings, home: Path) -> RayHandle:
     Where this process has a Ray already, that one is used and left running by `stop`.
     Raises UnavailableError when the address does not answer.
     """
+    address = settings.address or os.environ.get("RAY_ADDRESS", "")
+    local = address in ("", "local")
+    if local:
+        os.environ.update(environment(settings, home))
     import ray
+    from ray._private import ray_constants
 
     if ray.is_initialized():
         return RayHandle(address=_address(ray), dashboard_url="", owned=False)
-    address = settings.address or os.environ.get("RAY_ADDRESS", "")
-    os.environ.update(environment(settings, home))
-    if address and address != "local":
+    if not local:
         return _attach(ray, address)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # the variable above comes too late where ray was imported before
     context = ray.init(
         address="local",
         num_cpus=settings.logical_cpus or max(4, 2 * (os.cpu_count() or 1)),
@@ -77,7 +83,6 @@ def start_ray(settings: RaySettings, home: Path) -> RayHandle:
         include_dashboard=settings.dashboard_port > 0,
         dashboard_host="127.0.0.1",
         dashboard_port=settings.dashboard_port or None,
-        _node_ip_address="127.0.0.1",
         _temp_dir=str(_session_folder(home)),
         log_to_driver=False,
         logging_level="warning",
@@ -90,6 +95,7 @@ def environment(settings: RaySettings, home: Path) -> dict[str, str]:
     names = {
         "RAY_AUTH_MODE": settings.auth_mode,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "PYTHONPATH": os.pathsep.join(_python_path()),
     }

@@ -66,6 +66,7 @@ class VectorSettings(_Part):
     m: int = Field(default=16, ge=4, le=128)
     ef_construct: int = Field(default=100, ge=16, le=2000)
     ef_search: int = Field(default=128, ge=16, le=10_000)
+    exact_below: int = Field(default=30_000, ge=0, description="up to this many jobs, dense search scans all of them")
 
 
 class FeatureSettings(_Part):
@@ -112,7 +113,9 @@ class PolicySettings(_Part):
     max_per_title: int = Field(default=5, ge=1, le=1000)
     diversity: float = Field(default=0.15, ge=0.0, le=1.0, description="MMR: 0 is score alone")
     freshness_half_life_days: float = Field(default=0.0, ge=0.0, description="0 switches the boost off")
-    exploration: float = Field(default=0.0, ge=0.0, le=0.5, description="share of slots drawn at random, with propensity")
+    exploration: float = Field(
+        default=0.0, ge=0.0, le=0.5, description="share of slots drawn at random, with propensity"
+    )
     hide_applied: bool = True
     hide_dismissed: bool = True
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from rolecall.platform.errors import InputError, IntegrityError
+from rolecall.platform.errors import IntegrityError
 from rolecall.platform.vectors import bm25
 from rolecall.platform.vectors.archive import read_head, unpack, write_archive
 from rolecall.platform.vectors.protocol import (
@@ -28,6 +28,7 @@ from rolecall.platform.vectors.protocol import (
     IndexPoints,
     Query,
     SearchFilter,
+    checked,
     epoch_us,
     ordered,
     unit,
@@ -83,8 +84,7 @@ class EdgeIndex:
 
     def upsert(self, points: IndexPoints) -> None:
         """See VectorIndex."""
-        if points.dense.shape[1:] != (self.config.dimension,):
-            raise InputError(f"vectors of shape {points.dense.shape}", f"[n, {self.config.dimension}]")
+        checked(points, self.config)
         for start in range(0, len(points.rows), _BATCH):
             batch = [self._point(points, i) for i in range(start, min(start + _BATCH, len(points.rows)))]
             self._shard.update(edge.UpdateOperation.upsert_points(batch))

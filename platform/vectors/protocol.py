@@ -185,6 +185,12 @@ def ordered(rows: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> Hit
     return Hits(rows=rows[order], scores=scores[order])
 
 
+def checked(points: IndexPoints, config: IndexConfig) -> None:
+    """Raises InputError on vectors of another dimension, or with a value that is no number."""
+    if points.dense.shape[1:] != (config.dimension,) or not np.isfinite(points.dense).all():
+        raise InputError(f"vectors of shape {points.dense.shape}", f"finite numbers, [n, {config.dimension}]")
+
+
 def unit(vector: npt.NDArray[np.float32], dimension: int) -> list[float]:
     """A query vector as an engine takes it. Raises InputError on a wrong shape or a value that is no number."""
     if vector.shape != (dimension,) or not math.isfinite(float(vector.sum())):

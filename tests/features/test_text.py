@@ -1,0 +1,80 @@
+"""Text views and the tokenizer."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rolecall.features.context import CandidateContext
+from rolecall.features.text import (
+    candidate_lexical_text,
+    candidate_text,
+    job_lexical_text,
+    job_text,
+    text_hash,
+    tokens,
+)
+
+JOB = {
+    "title": "  Data\nEngineer ",
+    "employer_name": "Acme",
+    "skills": ["sql", "python"],
+    "category_path": ["it", "data"],
+    "description": "word " * 100,
+    "city": "Köln",
+    "region": "NRW",
+}
+
+
+def test_a_job_reads_title_first_then_employer_skills_category_and_a_cut_description() -> None:
+    text = job_text(JOB)
+    assert text.startswith("Data Engineer | Acme | sql, python | data | word word")
+    assert text.count("word") == 48
+
+
+def test_absent_and_null_columns_leave_no_trace() -> None:
+    bare = {"title": "Nurse", "skills": None, "category_path": None, "description": None, "employer_name": None}
+    assert job_text(bare) == job_text({"title": "Nurse"}) == "Nurse"
+    assert job_lexical_text({"title": "Nurse", "city": None, "skills": None}) == "Nurse"
+
+
+def test_lexical_texts_hold_title_place_and_skills() -> None:
+    assert job_lexical_text(JOB) == "Data Engineer Köln NRW sql python"
+
+
+def test_a_candidate_reads_as_a_job_does() -> None:
+    person = CandidateContext(desired_titles=("Data Engineer",), skills=("sql",), city="Köln", resume_text="Built  it")
+    assert candidate_text(person) == "Data Engineer | sql | Built it"
+    assert candidate_lexical_text(person) == "Data Engineer Köln sql"
+
+
+def test_of_an_unknown_candidate_nothing_is_said() -> None:
+    assert candidate_text(CandidateContext()) == candidate_lexical_text(CandidateContext()) == ""
+
+
+def test_tokens_fold_case_accents_and_plurals_and_keep_language_names() -> None:
+    assert tokens("Nurses, CITIES; Köln École C++/C# .NET node.js") == [
+        *("nurse", "city", "koln", "ecole", "c++", "c#", "net", "node", "js")
+    ]
+
+
+def test_words_that_only_look_plural_stay() -> None:
+    assert tokens("business analysis campus bus gas class") == ["business", "analysis", "campus", "bus", "gas", "class"]
+
+
+def test_other_scripts_are_words_too() -> None:
+    assert tokens("инженер 工程师 مهندس") == ["инженер", "工程师", "مهندس"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=80))
+def test_tokens_of_any_text_are_plain_words_and_do_not_depend_on_case(text: str) -> None:
+    words = tokens(text)
+    assert all(word and not any(c.isspace() for c in word) for word in words)
+    assert tokens(text.lower()) == words
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_different_texts_have_different_hashes(a: str, b: str) -> None:
+    assert (text_hash(a) == text_hash(b)) == (a == b)
