@@ -99,7 +99,7 @@ class RankingSettings(_Part):
     train_days: int = Field(default=30, ge=1, le=3650)
     evaluation_days: int = Field(default=3, ge=1, le=365)
     max_training_requests: int = Field(default=6000, ge=10)
-    negatives_per_positive: int = Field(default=20, ge=1, le=1000, description="used where no impressions are logged")
+    negatives_per_positive: int = Field(default=200, ge=1, le=1000, description="used where no impressions are logged")
     coarse_rounds: int = Field(default=80, ge=1, le=10_000)
     fine_rounds: int = Field(default=200, ge=1, le=10_000)
     workers: int = Field(default=0, ge=0, le=1024, description="Ray Train workers; 0 trains inside the driver")

@@ -1,12 +1,13 @@
 """Recall: from all jobs of a release to the few that are worth ranking, in one batched search.
 
-Up to five questions are asked at once: nearest vectors to the profile, to the mean of the history and to its
-newest job; best words (BM25) for the profile and for the history. Their answers are fused by weighted reciprocal
-rank (Cormack et al. 2009): a job's score is the sum of weight / (60 + rank) over the answers that hold it.
+Up to five questions are asked at once: nearest vectors to the profile and to the history; best words (BM25) for the
+profile, for the newest history jobs, and for their places. The answers are fused by weighted reciprocal rank
+(Cormack et al. 2009): a job's score is the sum of weight / (60 + rank) over the answers that hold it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,18 +18,21 @@ from rolecall.features.catalogue import Catalogue, Floats, Rows
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.pairs import PreparedCandidate
 from rolecall.features.text import candidate_lexical_text, tokens
-from rolecall.platform.vectors.protocol import DenseQuery, Hits, SearchFilter, SparseQuery, VectorIndex
+from rolecall.platform.vectors.protocol import DenseQuery, Hits, Query, SearchFilter, SparseQuery, VectorIndex
 
 RANK_OFFSET = 60
 HISTORY_WORDS = 5
-"""Newest history jobs whose words make the BM25 question."""
+"""Newest history jobs whose words and places are asked for."""
+
+DEPTH = 0.6
+"""How deep each of several questions is answered, as a share of what recall returns: deeper costs time, not quality."""
 
 QUESTIONS: Mapping[str, float] = {
     "profile_meaning": 1.0,
     "history_meaning": 1.0,
-    "last_meaning": 1.0,
     "profile_words": 1.0,
     "history_words": 2.0,
+    "history_places": 1.0,
 }
 """The questions and their weights in the fusion."""
 
@@ -64,27 +68,29 @@ class Recall:
         Of someone nothing is known about, the jobs nearest to the middle of the catalogue.
         """
         questions = self._questions(prepared)
-        hits = self.index.search(list(questions.values()), conditions, limit)
+        depth = limit if len(questions) == 1 else math.ceil(DEPTH * limit)
+        hits = self.index.search(list(questions.values()), conditions, depth)
         return fuse(hits, [self.weights[name] for name in questions], limit, bits=[_BIT[name] for name in questions])
 
-    def _questions(self, prepared: PreparedCandidate) -> dict[str, DenseQuery | SparseQuery]:
-        questions: dict[str, DenseQuery | SparseQuery] = {}
-        history = prepared.history_vectors
+    def _questions(self, prepared: PreparedCandidate) -> dict[str, Query]:
+        questions: dict[str, Query] = {}
         if prepared.profile is not None:
             questions["profile_meaning"] = DenseQuery(vector=prepared.profile)
-        if len(history):
-            questions["history_meaning"] = DenseQuery(vector=_unit(history.mean(axis=0)))
-        if len(history) > 1:
-            questions["last_meaning"] = DenseQuery(vector=history[-1])
-        if terms := tokens(candidate_lexical_text(prepared.context)):
-            questions["profile_words"] = SparseQuery(terms=terms)
-        if terms := tokens(self._history_words(prepared.history)):
-            questions["history_words"] = SparseQuery(terms=terms)
+        if len(prepared.history):
+            questions["history_meaning"] = DenseQuery(vector=_unit(prepared.recent @ prepared.history_vectors))
+        for name, text in self._words(prepared).items():
+            if terms := tokens(text):
+                questions[name] = SparseQuery(terms=terms)
         return questions or {"profile_meaning": DenseQuery(vector=self._typical)}
 
-    def _history_words(self, history: Rows) -> str:
-        newest = history[-HISTORY_WORDS:]
-        return " ".join(f"{self.catalogue.titles[row]} {self.catalogue.places[row]}" for row in newest)
+    def _words(self, prepared: PreparedCandidate) -> dict[str, str]:
+        newest = prepared.history[-HISTORY_WORDS:]
+        places = " ".join(self.catalogue.places[row] for row in newest)
+        return {
+            "profile_words": candidate_lexical_text(prepared.context),
+            "history_words": " ".join((*(self.catalogue.titles[row] for row in newest), places)),
+            "history_places": places,
+        }
 
 
 _BIT = {name: 1 << place for place, name in enumerate(QUESTIONS)}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from rolecall.features.catalogue import Catalogue, Codes
 from rolecall.features.schema import JOBS
 from rolecall.platform.errors import SchemaError

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from rolecall.features.catalogue import Catalogue
 from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
@@ -22,7 +23,11 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DIMENSION = 16
 SIZE = 40
 TITLES = ("data engineer", "senior data engineer", "line cook", "cook", "night nurse", "nurse manager")
-CITIES = (("Berlin", "Berlin", 52.52, 13.40), ("Potsdam", "Brandenburg", 52.39, 13.06), ("Munich", "Bavaria", 48.14, 11.58))
+CITIES = (
+    ("Berlin", "Berlin", 52.52, 13.40),
+    ("Potsdam", "Brandenburg", 52.39, 13.06),
+    ("Munich", "Bavaria", 48.14, 11.58),
+)
 SKILLS = ("sql", "python", "knives", "triage", "grilling")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from rolecall.features.schema import EVENTS, JOBS
 from rolecall.platform.errors import InputError, NotFoundError, SchemaError
 from rolecall.platform.tables import TableSchema, TableStore

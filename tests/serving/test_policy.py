@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rolecall.features.catalogue import Catalogue
 from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rolecall.platform.errors import InputError, IntegrityError
 from rolecall.serving.ranker import Calibrator, Ranker
 

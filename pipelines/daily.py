@@ -1,0 +1,113 @@
+"""The daily run: from the tables to a gated, registered, promoted release.
+
+    ingest -> catalogue -> features -> embed -> index -> training-set -> coarse -> fine
+           -> assemble -> evaluate -> release -> gate -> promote
+
+Everything a run depends on is pinned by its first step (table versions) or by the run's identity (instant, code,
+settings), so a run that was killed resumes where it stopped and ends in the same release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rolecall.pipelines.assemble import published_settings
+from rolecall.pipelines.daily_release import ReleaseSteps
+from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
+from rolecall.pipelines.tracking import MlflowRecord
+from rolecall.platform.registry import Registry
+from rolecall.platform.release import code_version
+from rolecall.platform.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DailyResult:
+    """What a daily run ended in. `tables`: the Delta versions it read; `rows`: one line a metric and baseline."""
+
+    run_id: str
+    release_id: str
+    passed: bool
+    promoted: bool
+    reasons: tuple[str, ...]
+    tables: Mapping[str, int]
+    metrics: Mapping[str, float]
+    rows: tuple[Mapping[str, Any], ...]
+    mlflow_run: str
+
+    def evaluation_rows(self) -> list[Mapping[str, Any]]:
+        return list(self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def daily_run(settings: Settings, as_of: datetime) -> Run:
+    """The run of one instant: the same instant, code and settings are the same run."""
+    determinants = {"code": code_version(), "settings": published_settings(settings)}
+    return Run(settings.runs_dir, "daily", as_of, determinants)
+
+
+def run_daily(
+    settings: Settings, as_of: datetime, *, promote: bool = True, observers: Sequence[Observer] = ()
+) -> DailyResult:
+    """Execute what is not finished of the daily run of `as_of`.
+
+    Raises InputError where the tables hold nothing to train on, ConflictError where another process executes the run
+    or the champion changed meanwhile.
+    """
+    run = daily_run(settings, as_of)
+    registry = Registry.from_settings(settings)
+    record = MlflowRecord(registry.client, registry.experiment_id, run, {"as_of": run.as_of, **run.determinants})
+    work = ReleaseSteps(settings=settings, registry=registry, mlflow_run=record.run_id)
+    try:
+        steps = daily_plan(work, promote=promote)
+        records = run.execute(steps, [*observers, record])
+    except BaseException:
+        record.close("FAILED")
+        raise
+    finally:
+        work.close()
+    record.close("FINISHED")
+    return _result(run, records, record)
+
+
+def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
+    """The steps in order, with what each reads."""
+    history = ("ingest", "catalogue", "features", "index")
+    parts = ("ingest", "catalogue", "features", "index", "coarse", "fine")
+    plan = [
+        Step(name="ingest", run=work.ingest),
+        Step(name="catalogue", run=work.catalogue, inputs=("ingest",)),
+        Step(name="features", run=work.features, inputs=("ingest",)),
+        Step(name="embed", run=work.embed, inputs=("ingest", "catalogue")),
+        Step(name="index", run=work.index, inputs=("catalogue", "embed")),
+        Step(name="training-set", run=work.training_set, inputs=history),
+        Step(name="coarse", run=work.coarse, inputs=("training-set",)),
+        Step(name="fine", run=work.fine, inputs=("training-set",)),
+        Step(name="assemble", run=work.assemble, inputs=parts),
+        Step(name="evaluate", run=work.evaluate, inputs=("ingest", "features", "assemble")),
+        Step(name="release", run=work.release, inputs=("assemble", "evaluate")),
+        Step(name="gate", run=work.gate, inputs=("evaluate", "release")),
+    ]
+    if promote:
+        plan.append(Step(name="promote", run=work.promote, inputs=("evaluate", "release", "gate")))
+    return plan
+
+
+def _result(run: Run, records: Mapping[str, StepRecord], record: MlflowRecord) -> DailyResult:
+    judged, promoted = records["evaluate"].values, records.get("promote")
+    metrics = {name: value for step in records.values() for name, value in step.metrics.items()}
+    return DailyResult(
+        run_id=run.id,
+        release_id=records["release"].values["release"],
+        passed=judged["passed"],
+        promoted=bool(promoted and promoted.values["promoted"]),
+        reasons=tuple(judged["reasons"]) + ((promoted.values["why"],) if promoted else ()),
+        tables=records["ingest"].values["versions"],
+        metrics=metrics,
+        rows=tuple(judged["rows"]),
+        mlflow_run=record.run_id,
+    )

@@ -1,0 +1,230 @@
+"""What each step of the daily run does. The order and the inputs are declared in `daily.py`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property, partial
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+
+from rolecall.features.catalogue import Catalogue, Floats
+from rolecall.features.embedder import Embedder
+from rolecall.features.job_vectors import JobVectors
+from rolecall.features.lexicon import Lexicon
+from rolecall.features.pairs import COARSE_COLUMNS, PairFeatures
+from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, TABLES
+from rolecall.features.text import job_text
+from rolecall.features.vector_cache import VectorCache
+from rolecall.features.views import job_feature_columns
+from rolecall.pipelines import assemble
+from rolecall.pipelines.catalogue import catalogue_as_of
+from rolecall.pipelines.embed import embed_texts
+from rolecall.pipelines.examples import TrainingSet
+from rolecall.pipelines.index import build_index
+from rolecall.pipelines.leaks import LeakAudit, sample_requests
+from rolecall.pipelines.materialize import feature_store, materialize, read_as_of
+from rolecall.pipelines.steps import StepContext, StepResult
+from rolecall.pipelines.train import TreeShape, fit_calibrator, shapes, train_ranker
+from rolecall.pipelines.training_set import build_training_set, job_columns_at, training_columns, training_cutoff
+from rolecall.platform.event_log import EventLog, drain
+from rolecall.platform.ledger import open_ledger
+from rolecall.platform.ray_runtime import RayHandle, start_ray
+from rolecall.platform.registry import Registry
+from rolecall.platform.settings import Settings
+from rolecall.platform.tables import TableStore
+from rolecall.serving import parts
+from rolecall.serving.parts import FeaturesPart
+
+VECTORS = "vectors.npy"
+VIEWS = "views"
+TRAINING_SET = "training_set.npz"
+"""Names of files that steps leave for each other."""
+
+
+@dataclass(kw_only=True)
+class DailySteps:
+    """The stores the steps work on. Ray is started by the first step that needs it."""
+
+    settings: Settings
+    registry: Registry
+    mlflow_run: str
+    _ray: RayHandle | None = field(default=None, init=False)
+
+    @cached_property
+    def tables(self) -> TableStore:
+        return TableStore(self.settings.tables_uri, self.settings.storage.options)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        return Embedder(self.settings.embedder)
+
+    def close(self) -> None:
+        """End the Ray this run started."""
+        if self._ray is not None:
+            self._ray.stop()
+
+    def ingest(self, step: StepContext) -> StepResult:
+        """Move posted events into the table, then pin every table's version."""
+        moved = drain(EventLog(open_ledger(self.settings.ledger_url)), self.tables, EVENTS)
+        versions = {name: self.tables.version(name) for name in TABLES}
+        return StepResult(
+            values={"versions": {name: version for name, version in versions.items() if version is not None}},
+            metrics={"events.drained": moved.inserted, "events.refused": len(moved.refused)},
+        )
+
+    def catalogue(self, step: StepContext) -> StepResult:
+        """The jobs of the release, its lexicon, and a snapshot of the jobs' features."""
+        window = timedelta(days=self.settings.ranking.train_days)
+        jobs = catalogue_as_of(self.tables, step.value("ingest", "versions"), step.as_of, window=window)
+        pq.write_table(jobs, step.folder / parts.JOBS)
+        Lexicon.fit(Catalogue.from_table(jobs)).save(step.folder)
+        return StepResult(metrics={"catalogue.jobs": jobs.num_rows})
+
+    def features(self, step: StepContext) -> StepResult:
+        """Every feature view's rows, and the newest of them online."""
+        done = materialize(
+            self.tables,
+            step.value("ingest", "versions"),
+            as_of=step.as_of,
+            settings=self.settings,
+            folder=step.folder / VIEWS,
+        )
+        return StepResult(
+            values={"online": done.online},
+            metrics={f"features.{view}": float(rows) for view, rows in done.rows.items()},
+        )
+
+    def embed(self, step: StepContext) -> StepResult:
+        """A vector a job; what the cache knows is not computed again."""
+        jobs = pq.read_table(step.file("catalogue", parts.JOBS)).to_pylist()
+        vectors = self._embed([job_text(job) for job in jobs], step.report)
+        np.save(step.folder / VECTORS, vectors)
+        return StepResult(metrics={"embed.jobs": len(vectors), "embed.dimension": vectors.shape[1]})
+
+    def index(self, step: StepContext) -> StepResult:
+        """The vector index with its BM25 side, and the quantised vectors the rankers read."""
+        jobs = pq.read_table(step.file("catalogue", parts.JOBS))
+        built = build_index(jobs, np.load(step.file("embed", VECTORS)), self.settings.vectors, step.folder)
+        return StepResult(
+            values={"digest": built.content_digest}, metrics={"index.mb": built.index.stat().st_size / 1e6}
+        )
+
+    def training_set(self, step: StepContext) -> StepResult:
+        """Requests of the training window joined with features as of each, after the leak audit passed."""
+        ranking, versions = self.settings.ranking, step.value("ingest", "versions")
+        events = read_as_of(self.tables, EVENTS, versions, step.as_of)
+        start, end = step.as_of - timedelta(days=ranking.train_days), training_cutoff(step.as_of, ranking)
+        pairs = self._pairs(step)
+        step.report("leak audit")
+        audit = LeakAudit(
+            candidates=read_as_of(self.tables, CANDIDATES, versions, step.as_of),
+            employers=read_as_of(self.tables, EMPLOYERS, versions, step.as_of),
+            pairs=pairs,
+            embed=partial(self._embed, report=step.report),
+            settings=self.settings,
+            as_of=step.as_of,
+            scratch=step.folder,
+        )
+        audit.check(events, sample_requests(events, pairs, start=start, end=end))
+        examples = build_training_set(
+            events,
+            start=start,
+            end=end,
+            store=feature_store(self.settings, step.file("features", VIEWS)),
+            service=self.settings.features.service,
+            pairs=pairs,
+            embed=partial(self._embed, report=step.report),
+            settings=ranking,
+            progress=lambda done, total: step.report(f"{done:,}/{total:,} requests"),
+        )
+        examples.save(step.folder / TRAINING_SET)
+        return StepResult(
+            metrics={
+                "training.requests": examples.requests,
+                "training.rows": len(examples.features),
+                "training.columns": len(examples.columns),
+            }
+        )
+
+    def coarse(self, step: StepContext) -> StepResult:
+        """The coarse ranker: few columns, small trees."""
+        examples = TrainingSet.load(step.file("training-set", TRAINING_SET)).learnable()
+        shape, _ = shapes(self.settings.ranking)
+        return self._train(step, examples.columns_only(COARSE_COLUMNS), shape, parts.COARSE)
+
+    def fine(self, step: StepContext) -> StepResult:
+        """The fine ranker over every column, calibrated on requests it never learned from."""
+        examples = TrainingSet.load(step.file("training-set", TRAINING_SET))
+        _, shape = shapes(self.settings.ranking)
+        result = self._train(step, examples.learnable(), shape, parts.FINE)
+        calibrator = fit_calibrator((step.folder / parts.FINE).read_text(), examples.calibration())
+        if calibrator is not None:
+            (step.folder / parts.CALIBRATOR).write_text(calibrator.to_json())
+        return result
+
+    def assemble(self, step: StepContext) -> StepResult:
+        """The release's folder, sealed: from here on its id is known."""
+        service = self.settings.features.service
+        self._job_features(step).write_parquet(step.folder / parts.JOB_FEATURES)
+        sources = assemble.Sources(
+            catalogue=step.inputs["catalogue"].folder,
+            job_features=step.folder,
+            index=step.inputs["index"].folder,
+            coarse=step.inputs["coarse"].folder,
+            fine=step.inputs["fine"].folder,
+            index_digest=step.value("index", "digest"),
+            features=FeaturesPart(
+                service=service,
+                coarse_columns=COARSE_COLUMNS,
+                fine_columns=training_columns(service),
+                job_feature_columns=job_feature_columns(service),
+            ),
+        )
+        manifest = assemble.assemble(
+            step.folder / assemble.RELEASE_FOLDER,
+            sources,
+            self.settings,
+            as_of=step.as_of,
+            tables=step.value("ingest", "versions"),
+        )
+        size = sum(part.bytes for part in manifest.parts) / 1e6
+        return StepResult(values={"release": manifest.id}, metrics={"release.mb": size})
+
+    def _train(self, step: StepContext, examples: TrainingSet, shape: TreeShape, file: str) -> StepResult:
+        text = train_ranker(examples, shape, self.settings.ranking, step.folder / "ray")
+        shutil.rmtree(step.folder / "ray")
+        (step.folder / file).write_text(text)
+        return StepResult(metrics={f"{step.name}.requests": examples.requests, f"{step.name}.rounds": shape.rounds})
+
+    def _job_features(self, step: StepContext) -> pl.DataFrame:
+        """Feature-view columns of every job as known at `as_of`: what serving falls back on."""
+        catalogue = Catalogue.from_table(pq.read_table(step.file("catalogue", parts.JOBS)))
+        store = feature_store(self.settings, step.file("features", VIEWS))
+        rows = np.arange(len(catalogue), dtype=np.int32)
+        columns = job_columns_at(store, catalogue, rows, [step.as_of] * len(rows), self.settings.features.service)
+        return pl.DataFrame({"job_id": list(catalogue.job_ids), **columns})
+
+    def _pairs(self, step: StepContext) -> PairFeatures:
+        catalogue = Catalogue.from_table(pq.read_table(step.file("catalogue", parts.JOBS)))
+        lexicon = Lexicon.load(step.inputs["catalogue"].folder)
+        return PairFeatures(catalogue, lexicon, JobVectors.load(step.file("index", parts.VECTORS)))
+
+    def _embed(self, texts: Sequence[str], report: Callable[[str], None]) -> Floats:
+        return embed_texts(
+            texts,
+            self.embedder,
+            VectorCache(self.settings.cache_dir / "vectors.db"),
+            distributed=self._with_ray(),
+            threads_per_actor=self.settings.ray.threads_per_actor,
+            progress=lambda done, total: report(f"{done:,}/{total:,} texts"),
+        )
+
+    def _with_ray(self) -> bool:
+        if self._ray is None:
+            self._ray = start_ray(self.settings.ray, self.settings.home)
+        return True

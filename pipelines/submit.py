@@ -1,0 +1,53 @@
+"""Hand a pipeline run to a Ray cluster: one submission id a run, so submitting twice attaches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from rolecall.pipelines.daily import daily_run
+from rolecall.platform.jobs import JobState, RayJobService, submission_id, submit_job
+from rolecall.platform.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings
+
+IMPORT_ROOT = Path("infra/import_root")
+
+
+def submit_pipeline(
+    settings: Settings,
+    pipeline: str,
+    as_of: datetime,
+    address: str,
+    *,
+    promote: bool = True,
+    on_log: Callable[[str], None],
+) -> JobState:
+    """Submit or attach, hand every piece of the log to `on_log`, return the job's last state.
+
+    Raises UnavailableError where no dashboard answers at `address`.
+    """
+    scope = {"run": daily_run(settings, as_of).id, "home": str(settings.home)}
+    entrypoint = f"python -m rolecall.pipelines.job {pipeline} --as-of {as_of.isoformat()}"
+    handle = submit_job(
+        RayJobService(address),
+        entrypoint=entrypoint if promote else f"{entrypoint} --no-promote",
+        submission_id=submission_id(
+            pipeline, as_of, {"run": daily_run(settings, as_of).id, "home": str(settings.home)}
+        ),
+        working_dir=Path.cwd() if IMPORT_ROOT.is_dir() else None,
+        env=_environment(settings),
+    )
+    verb = "attached to" if handle.attached else "submitted"
+    on_log(f"{verb} {handle.submission_id} (attempt {handle.attempt}) at {address}\n")
+    for text in handle.follow():
+        on_log(text)
+    return handle.result()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Our own variables, with the home made absolute: a job runs in a temporary copy of the working folder."""
+    env = {name: text for name, text in os.environ.items() if name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE}
+    if CONFIG_VARIABLE in os.environ:
+        env[CONFIG_VARIABLE] = str(Path(os.environ[CONFIG_VARIABLE]).absolute())
+    return env | {"ROLECALL_HOME": str(settings.home)}

@@ -1,0 +1,67 @@
+"""A pipeline run as MLflow shows it: parameters, table versions, seconds a step, metrics, artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rolecall.pipelines.steps import Run, Step, StepRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_TAG = "rolecall.run"
+
+
+class MlflowRecord:
+    """An observer that keeps one MLflow run a pipeline run, found again by its tag after a crash."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, run: Run, parameters: Mapping[str, Any]) -> None:
+        self.client = client
+        self.run_id = _find_or_create(client, experiment_id, run)
+        self._log_parameters(parameters)
+
+    def started(self, step: Step, number: int, total: int) -> None: ...
+
+    def reported(self, step: Step, message: str) -> None: ...
+
+    def finished(self, record: StepRecord) -> None:
+        """Log what the step measured; a skipped step has already been logged."""
+        if record.skipped:
+            return
+        for name, value in record.metrics.items():
+            self.client.log_metric(self.run_id, name, float(value))
+        self.client.log_metric(self.run_id, f"seconds.{record.name}", record.seconds)
+
+    def log_file(self, file: Path, folder: str = "") -> None:
+        self.client.log_artifact(self.run_id, str(file), folder or None)
+
+    def close(self, status: str) -> None:
+        """`status`: FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status)
+
+    def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        known = self.client.get_run(self.run_id).data.params
+        for name, value in _leaves("", parameters).items():
+            if name not in known:
+                self.client.log_param(self.run_id, name, str(value)[:500])
+
+
+def _find_or_create(client: MlflowClient, experiment_id: str, run: Run) -> str:
+    found = client.search_runs([experiment_id], f"tags.`{_TAG}` = '{run.id}'", max_results=1)
+    if found:
+        run_id = str(found[0].info.run_id)
+        client.update_run(run_id, status="RUNNING")
+        return run_id
+    made = client.create_run(experiment_id, run_name=run.id, tags={_TAG: run.id})
+    return str(made.info.run_id)
+
+
+def _leaves(prefix: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for name, inner in value.items():
+        leaves |= _leaves(f"{prefix}.{name}" if prefix else str(name), inner)
+    return leaves

@@ -1,0 +1,140 @@
+"""The ledger database: the event log, its watermarks and the promotions table, in SQLite or PostgreSQL.
+
+What is committed here is on disk: SQLite runs with a write-ahead log and full synchronisation. Every
+change goes through `write`, which lets one writer in at a time, so a read followed by a write is one
+step nobody comes between, and sequence numbers become visible in the order they were given out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.engine import make_url
+
+from rolecall.platform.errors import SettingsError
+from rolecall.platform.files import locked
+
+BUSY_TIMEOUT_S = 30.0
+_WRITE = "rolecall_write"
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in an INTEGER column
+
+METADATA = MetaData()
+
+EVENT_LOG = Table(
+    "event_log",
+    METADATA,
+    Column("sequence", _NUMBER, primary_key=True, autoincrement=True),
+    Column("event_id", String(1000), nullable=False, unique=True),
+    Column("candidate_id", String(1000), nullable=False),
+    Column("job_id", String(1000), nullable=False),
+    Column("kind", String(1000), nullable=False),
+    Column("occurred_at_us", BigInteger, nullable=False),
+    Column("received_at_us", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("event_log_by_candidate", "candidate_id", "sequence"),
+    sqlite_autoincrement=True,
+)
+
+WATERMARKS = Table(
+    "watermarks",
+    METADATA,
+    Column("name", String(256), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+)
+
+PROMOTIONS = Table(
+    "promotions",
+    METADATA,
+    Column("model", String(256), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("who", String(256), nullable=False),
+    Column("from_release", String(64)),
+    Column("to_release", String(64)),
+    Column("why", Text, nullable=False),
+    Column("gated", Boolean, nullable=False),
+    Column("mirrored", Boolean, nullable=False),
+)
+
+
+def open_ledger(url: str) -> Engine:
+    """Connect to the ledger and create its tables where they are missing; safe when two processes start at once.
+
+    Raises SettingsError for a URL that is neither a SQLite file nor PostgreSQL.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise SettingsError(f"ledger URL {url} keeps nothing", "sqlite:///FILE", "name a file")
+        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    elif parsed.get_backend_name() == "postgresql":
+        engine = create_engine(parsed, pool_pre_ping=True)
+    else:
+        raise SettingsError(
+            f"ledger URL of kind {parsed.get_backend_name()}",
+            "sqlite:///FILE or postgresql+DRIVER://",
+            "change ledger_url",
+        )
+    with exclusive(engine, "schema"), engine.begin() as connection:
+        METADATA.create_all(connection)
+    return engine
+
+
+@contextmanager
+def write(engine: Engine, table: Table) -> Iterator[Connection]:
+    """One durable transaction that no other writer of `table` runs beside. Rolls back when the block raises."""
+    with engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f'LOCK TABLE "{table.name}" IN EXCLUSIVE MODE'))
+        yield connection
+
+
+@contextmanager
+def exclusive(engine: Engine, name: str) -> Iterator[None]:
+    """Hold the ledger-wide lock `name` across processes while work outside the database happens (not re-entrant).
+
+    Events are appended meanwhile: on SQLite the lock is a file beside the database, on PostgreSQL an advisory lock.
+    """
+    if engine.dialect.name == "sqlite":
+        with locked(Path(f"{engine.url.database}.{name}.lock")):
+            yield
+        return
+    key = int.from_bytes(hashlib.sha256(f"rolecall:{name}".encode()).digest()[:8], signed=True)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+        yield
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, not where sqlite3 guesses
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

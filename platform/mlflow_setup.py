@@ -1,0 +1,70 @@
+"""How RoleCall uses MLflow: no telemetry, no pickles, one experiment with its artifacts below the artifact store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def configure_mlflow(tracking_uri: str) -> MlflowClient:
+    """Point MLflow's global functions at `tracking_uri` and return a client of it.
+
+    The environment is set before MLflow is first imported, because its telemetry starts at import.
+    """
+    os.environ.update(_ENVIRONMENT)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
+    return mlflow.MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def ensure_experiment(client: MlflowClient, name: str, artifacts_uri: str) -> str:
+    """The experiment's id; created with its artifacts below `artifacts_uri`, not in the working directory."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(name, artifact_location=f"{artifacts_uri.rstrip('/')}/mlflow"))
+
+
+def log_release_model(
+    *,
+    run_id: str,
+    release_folder: Path,
+    code_file: Path,
+    code_paths: Sequence[Path] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> str:
+    """Log a release as a pyfunc model from code, under an existing run, and return its model URI.
+
+    `code_file` holds the model class and `mlflow.models.set_model(...)`; it finds the release's folder as
+    `context.artifacts["release"]`. The logged model owns a copy, so it loads in a process that knows only MLflow's URI.
+    """
+    import mlflow
+
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="release",
+            python_model=str(code_file),
+            artifacts={"release": str(release_folder)},
+            code_paths=[str(path) for path in code_paths] or None,
+            pip_requirements=[],
+            metadata=dict(metadata or {}),
+        )
+    return str(info.model_uri)

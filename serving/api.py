@@ -1,0 +1,229 @@
+"""The HTTP interface as one FastAPI application. It knows neither Ray nor disk: whatever answers is given to it.
+
+    app = create_api(backend, settings.serve)      # run it with any ASGI server
+
+`backend` computes on a lane (one thread of its own), so a handler never holds the event loop.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from rolecall.platform.settings import ServeSettings
+from rolecall.serving import problems
+from rolecall.serving.envelope import Envelope
+from rolecall.serving.lanes import Lane
+from rolecall.serving.metrics import ServingMetrics
+from rolecall.serving.models import (
+    EventBatch,
+    EventReceipt,
+    FieldError,
+    Liveness,
+    Problem,
+    Readiness,
+    RecommendationReply,
+    RecommendationRequest,
+    SearchReply,
+    SearchRequest,
+)
+
+MOST_BYTES = 4 * 1024 * 1024
+
+
+class Recommender(Protocol):
+    """Ranks jobs for a person. Called on a lane: may block."""
+
+    def recommend(self, request: RecommendationRequest, request_id: str) -> RecommendationReply: ...
+
+
+class Searcher(Protocol):
+    """Finds jobs for a text. Called on a lane: may block."""
+
+    def search(self, request: SearchRequest, request_id: str) -> SearchReply: ...
+
+
+class EventSink(Protocol):
+    """Keeps events. Returns only once all of them are on disk. Called on a lane: may block."""
+
+    def accept(self, batch: EventBatch) -> EventReceipt: ...
+
+
+class ReadinessSource(Protocol):
+    """Says whether this process answers. Called on the event loop: must not block."""
+
+    def readiness(self) -> Readiness: ...
+
+
+class Backend(Recommender, Searcher, EventSink, ReadinessSource, Protocol):
+    """All that the HTTP side needs."""
+
+
+def create_api(
+    backend: Backend,
+    settings: ServeSettings,
+    *,
+    echo_request_id: bool = True,
+    on_close: Callable[[], None] | None = None,
+) -> FastAPI:
+    """The application. `echo_request_id`: off where a proxy adds the header; `on_close` runs at shutdown."""
+    routes = Routes(backend, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        routes.close()
+        if on_close is not None:
+            on_close()
+
+    app = FastAPI(
+        title="RoleCall",
+        summary="Job recommendations, search and the events that improve them.",
+        version="1",
+        lifespan=lifespan,
+        separate_input_output_schemas=False,
+    )
+    problems.install(app)
+    app.include_router(routes.operation())
+    app.include_router(routes.answers())
+    app.add_middleware(Envelope, metrics=routes.metrics, most_bytes=MOST_BYTES, echo_request_id=echo_request_id)
+    app.state.routes = routes
+    return app
+
+
+class Routes:
+    """The handlers, and the two lanes they compute on: ranking, and writing events."""
+
+    def __init__(self, backend: Backend, settings: ServeSettings) -> None:
+        self.metrics = ServingMetrics()
+        self._backend = backend
+        self._settings = settings
+        most = settings.max_ongoing_requests + settings.max_queued_requests
+        self.ranking = Lane("ranking", most_inside=most, deadline_s=settings.request_timeout_s)
+        self.writing = Lane("writing", most_inside=most, deadline_s=settings.request_timeout_s)
+
+    def close(self) -> None:
+        """End both lanes."""
+        self.ranking.close()
+        self.writing.close()
+
+    def busy_s(self) -> float:
+        """How long the longest piece of running work has been running."""
+        return max(self.ranking.busy_s(), self.writing.busy_s())
+
+    def answers(self) -> APIRouter:
+        """What clients call."""
+        keyed = [Depends(KeyCheck(self._settings.api_keys))] if self._settings.api_keys else []
+        router = APIRouter(prefix="/v1", dependencies=keyed, tags=["answers"])
+        add = partial(_add, router, "POST", refusals=(401, 413, 422, 503, 504) if keyed else (413, 422, 503, 504))
+        add("/recommendations", self.recommend, RecommendationReply, "Jobs for a person")
+        add("/search", self.search, SearchReply, "Jobs for a text")
+        add("/events", self.accept, EventReceipt, "What people did, kept durably", status=202)
+        return router
+
+    def operation(self) -> APIRouter:
+        """What operators and load balancers call."""
+        router = APIRouter(tags=["operation"])
+        add = partial(_add, router, "GET")
+        add("/healthz", self.live, Liveness, "The process runs")
+        add("/readyz", self.ready, Readiness, "Index, models and warm-up are through", refusals=(503,))
+        router.add_api_route("/metrics", self.expose, methods=["GET"], summary="Prometheus metrics")
+        return router
+
+    async def recommend(self, request: Request, body: RecommendationRequest) -> Response:
+        """Jobs for a stored candidate, or for a profile given here. A candidate id that is not known is answered
+        from the profile, or from the filters alone, and the reply says `known: false`."""
+        self._check_limit(body.limit)
+        reply = await self.ranking.run(partial(self._backend.recommend, body, request.state.request_id))
+        self.metrics.ranked(reply.trace, known=reply.known)
+        return _json(reply)
+
+    async def search(self, request: Request, body: SearchRequest) -> Response:
+        """Jobs for a text, by meaning and by words."""
+        self._check_limit(body.limit)
+        return _json(await self.ranking.run(partial(self._backend.search, body, request.state.request_id)))
+
+    async def accept(self, body: EventBatch) -> Response:
+        """Answered once every event is committed. Sending the same `event_id` again changes nothing."""
+        receipt = await self.writing.run(partial(self._backend.accept, body))
+        self.metrics.received(receipt)
+        return _json(receipt, 202)
+
+    async def live(self) -> Response:
+        """Whether the process runs at all."""
+        return _json(Liveness())
+
+    async def ready(self, request: Request) -> Response:
+        """Whether requests are answered, and with which release."""
+        readiness = self._backend.readiness()
+        if readiness.ready:
+            return _json(readiness)
+        return problems.problem_response(
+            503,
+            "not ready yet",
+            request_id=request.state.request_id,
+            errors=[FieldError(pointer=name, detail=what) for name, what in readiness.checks.items() if what != "ok"],
+            headers={"Retry-After": str(problems.RETRY_AFTER_S)},
+        )
+
+    async def expose(self) -> Response:
+        """Metrics of this process."""
+        inside = {lane.name: lane.inside for lane in (self.ranking, self.writing)}
+        return Response(self.metrics.render(self._backend.readiness(), inside), media_type=ServingMetrics.content_type)
+
+    def _check_limit(self, limit: int) -> None:
+        most = self._settings.max_limit
+        if limit > most:
+            raise problems.ApiError(422, f"limit {limit} was asked for; the most is {most} (setting serve.max_limit)")
+
+
+class KeyCheck:
+    """Refuses a request whose bearer token is none of the keys. Compares in constant time."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(
+        self, given: HTTPAuthorizationCredentials | None = Depends(HTTPBearer(auto_error=False))
+    ) -> None:
+        token = given.credentials.encode("utf-8", "replace") if given else b""
+        matches = [hmac.compare_digest(token, key) for key in self._keys]
+        if not any(matches):
+            raise problems.ApiError(401, "send one of the configured keys as `Authorization: Bearer KEY`")
+
+
+def _add(
+    router: APIRouter,
+    method: str,
+    path: str,
+    handler: Callable[..., Any],
+    reply: type[BaseModel],
+    summary: str,
+    *,
+    status: int = 200,
+    refusals: Sequence[int] = (),
+) -> None:
+    """A route whose reply is described but not validated a second time."""
+    refused: dict[int | str, dict[str, Any]] = {
+        code: {"description": "Problem details", "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
+        for code in refusals
+    }
+    described: dict[int | str, dict[str, Any]] = {status: {"model": reply}, **refused}
+    router.add_api_route(
+        path, handler, methods=[method], summary=summary, status_code=status, responses=described, response_model=None
+    )
+
+
+_PROBLEM = Problem.model_json_schema()
+
+
+def _json(reply: BaseModel, status: int = 200) -> Response:
+    return Response(reply.model_dump_json(), status_code=status, media_type="application/json")

@@ -1,0 +1,220 @@
+"""The shell of Ray Serve around the HTTP application: the only file of `serving` that knows Ray.
+
+One deployment holds everything (a hop between deployments costs milliseconds, a process 120 MB), behind
+Serve's HAProxy. The replica's event loop runs the handlers; computing has its own thread (`lanes`).
+
+    with run_server(settings, blocking=False) as server:
+        httpx.post(f"{server.url}/v1/recommendations", json={"candidate_id": "c1"})
+
+`ray.serve` reads its flags from the environment when it is imported, so it is imported inside functions,
+after Ray was started with those flags.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rolecall.platform.errors import ConflictError, UnavailableError
+from rolecall.platform.ray_runtime import RayHandle, actor_env, start_ray
+from rolecall.platform.settings import ServeSettings, Settings
+from rolecall.serving.api import create_api
+from rolecall.serving.problems import RETRY_AFTER_S
+from rolecall.serving.state import ServingState
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+APPLICATION = "rolecall"
+OPERATION_SLOTS = 16
+"""Room beside the lanes for health checks and metrics, so that a full queue does not hide the process."""
+DRAIN_S = 1.0
+"""How long a replica that leaves still takes requests: the proxy on this machine hears of it in far less."""
+PATIENCE_S = 5.0
+"""What Serve waits beyond the lanes' deadline: for a replica to take the place of one that died."""
+WEDGED_AFTER = 6.0
+"""Deadlines that one piece of work may last before the replica counts as unhealthy and is replaced."""
+
+
+class Replica:
+    """One serving process. Serve sends it requests once it is built, and it is built once its release is loaded."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._settings = settings
+        self._state = await asyncio.to_thread(ServingState.open, settings)
+        self._state.start()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve after the constructor. Serve adds the request id to every answer itself."""
+        self._api = create_api(self._state, self._settings.serve, echo_request_id=False, on_close=self._state.close)
+        return self._api
+
+    async def check_health(self) -> None:
+        """Called by Serve every few seconds; raising has the replica replaced."""
+        longest = self._api.state.routes.busy_s()
+        if longest > WEDGED_AFTER * self._settings.serve.request_timeout_s:
+            raise UnavailableError(f"one request has been computing for {longest:.0f} s")
+        if not self._state.following():
+            raise UnavailableError("the thread that follows the champion has ended")
+
+
+class Server:
+    """A running server. Leaving its `with` block, or `close`, stops what was started for it."""
+
+    def __init__(self, url: str, ray: RayHandle) -> None:
+        self.url = url
+        self._ray = ray
+        self._closed = False
+
+    def close(self) -> None:
+        """Let requests under way end, then stop. Of a cluster attached to, only this application is taken down."""
+        from ray import serve
+
+        if self._closed:
+            return
+        self._closed = True
+        if self._ray.owned:
+            serve.shutdown()
+        else:
+            serve.delete(APPLICATION)
+        self._ray.stop()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def run_server(settings: Settings, *, blocking: bool, on_ready: Callable[[str], None] = lambda url: None) -> Server:
+    """Serve the champion on `serve.host:serve.port`; calls `on_ready` with the URL once requests are taken.
+
+    `blocking`: stay until SIGINT or SIGTERM, then close. Without a promoted release the server starts all the same,
+    `/readyz` says what is missing, and the first promotion is picked up. Raises ConflictError where the port is
+    taken, UnavailableError where the replica cannot start.
+    """
+    serving = settings.serve
+    _refuse_taken_port(serving.host, serving.port)
+    os.environ.update(_environment())
+    handle = start_ray(settings.ray, settings.home)
+    server = Server(f"http://{_reachable(serving.host)}:{serving.port}", handle)
+    try:
+        _deploy(settings)
+        on_ready(server.url)
+        if blocking:
+            wait_for_signal()
+    except BaseException:
+        server.close()
+        raise
+    if blocking:
+        server.close()
+    return server
+
+
+def build(settings: Settings) -> Any:
+    """The Serve application of these settings, for `serve.run` or a cluster's Serve configuration."""
+    from ray import serve
+
+    replica = serve.ingress()(Replica)
+    return serve.deployment(replica, **deployment_options(settings)).bind(settings)
+
+
+def deployment_options(settings: Settings) -> dict[str, Any]:
+    """How the deployment runs. What waits is counted and refused by the lanes, with problem details; Serve's own
+    queue limit stands behind them, for what they cannot see."""
+    from ray.serve.config import BackpressureConfig
+
+    serving = settings.serve
+    return {
+        "name": "api",
+        "num_replicas": serving.replicas,
+        "max_ongoing_requests": most_ongoing(serving),
+        "max_queued_requests": serving.max_queued_requests,
+        "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
+        "health_check_period_s": 5.0,
+        "health_check_timeout_s": 15.0,
+        "graceful_shutdown_timeout_s": serving.request_timeout_s + DRAIN_S + 5.0,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        "max_surge_percent": 100,
+        "ray_actor_options": {"num_cpus": 1, "runtime_env": actor_env(settings.ray.threads_per_actor)},
+    }
+
+
+def most_ongoing(serving: ServeSettings) -> int:
+    """Requests a replica holds at once: both lanes full, and room for the operators."""
+    return 2 * (serving.max_ongoing_requests + serving.max_queued_requests) + OPERATION_SLOTS
+
+
+def wait_for_signal() -> None:
+    """Return at the first SIGINT or SIGTERM. Called on the main thread."""
+    told = threading.Event()
+
+    def tell(_: int, __: FrameType | None) -> None:
+        told.set()
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        told.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _deploy(settings: Settings) -> None:
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(
+        proxy_location="HeadOnly" if settings.mode == "embedded" else "EveryNode",
+        http_options={
+            "host": settings.serve.host,
+            "port": settings.serve.port,
+            "request_timeout_s": settings.serve.request_timeout_s + PATIENCE_S,
+        },
+        logging_config={"log_level": "WARNING", "enable_access_log": False},
+    )
+    try:
+        serve.run(build(settings), name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise UnavailableError(
+            f"the replica did not start: {error}", "a home whose stores can be opened", "rolecall doctor"
+        ) from error
+
+
+def _environment() -> dict[str, str]:
+    """What Serve reads from the environment beyond `ray_runtime`. Values set outside are kept."""
+    wanted = {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAIN_S),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConflictError(
+                f"{host}:{port} cannot be listened on: {error.strerror}", "a free port", "set serve.port"
+            ) from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("", "0.0.0.0") else host

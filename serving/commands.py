@@ -1,0 +1,88 @@
+"""The commands that answer: `rolecall serve`, `recommend` and `search`."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rolecall.platform.console import Json, console, emit, table
+from rolecall.platform.errors import InputError, UnavailableError
+from rolecall.platform.settings import load_settings
+
+if TYPE_CHECKING:
+    from rolecall.serving.state import ServingState
+
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many jobs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the serving commands."""
+    app.command()(serve)
+    app.command()(recommend)
+    app.command()(search)
+
+
+def serve() -> None:
+    """Serve the champion over HTTP until interrupted; a promoted release is picked up without a restart."""
+    from rolecall.serving.app import run_server
+
+    run_server(load_settings(), blocking=True, on_ready=_say_where)
+
+
+def recommend(
+    candidate: Annotated[str | None, typer.Argument(help="A candidate id; leave it out for a profile.")] = None,
+    title: Annotated[list[str] | None, typer.Option("--title", help="A desired title; may be repeated.")] = None,
+    skill: Annotated[list[str] | None, typer.Option("--skill", help="A skill; may be repeated.")] = None,
+    city: Annotated[str | None, typer.Option("--city")] = None,
+    country: Annotated[str | None, typer.Option("--country")] = None,
+    limit: Limit = 10,
+    json: Json = False,
+) -> None:
+    """Jobs for a candidate, or for a profile described here, from the champion release."""
+    from rolecall.serving.models import Profile, RecommendationRequest
+    from rolecall.serving.printing import print_recommendations
+
+    described = any((title, skill, city, country))
+    if candidate is None and not described:
+        raise InputError("neither a candidate nor a profile", "CANDIDATE, or --title, --skill, --city, --country")
+    profile = Profile(desired_titles=tuple(title or ()), skills=tuple(skill or ()), city=city, country=country)
+    request = RecommendationRequest(candidate_id=candidate, profile=profile if described else None, limit=limit)
+    with _champion() as state:
+        reply = state.recommend(request, uuid.uuid4().hex)
+    emit(reply.model_dump(mode="json"), json, lambda: print_recommendations(reply, candidate or "the profile"))
+
+
+def search(text: str, limit: Limit = 10, json: Json = False) -> None:
+    """Jobs for a text, by meaning and by words, from the champion release."""
+    from rolecall.serving.models import SearchRequest
+
+    with _champion() as state:
+        reply = state.search(SearchRequest(text=text, limit=limit), uuid.uuid4().hex)
+    rows = [item.model_dump() for item in reply.items]
+    columns = ("position", "title", "employer", "place", "score", "snippet")
+    emit(reply.model_dump(mode="json"), json, lambda: console.print(table(f"{text!r}", rows, columns)))
+
+
+@contextlib.contextmanager
+def _champion() -> Iterator[ServingState]:
+    from rolecall.serving.state import ServingState
+
+    state = ServingState.open(load_settings())
+    try:
+        if not state.readiness().ready:
+            raise UnavailableError("no release is promoted yet", todo="run `rolecall run daily` or `rolecall demo`")
+        yield state
+    finally:
+        state.close()
+
+
+def _say_where(url: str) -> None:
+    console.print(f"serving on [bold]{url}[/]  (docs: {url}/docs, readiness: {url}/readyz; Ctrl-C stops)")
+
+
+if __name__ == "__main__":
+    typer.run(serve)

@@ -1,0 +1,251 @@
+"""What the HTTP interface takes and gives. Unknown fields are refused, ranges stand beside the fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from rolecall.features.schema import MAX_LIST, MAX_SHORT_TEXT, MAX_TEXT
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_SHORT_TEXT, pattern=r"^[^\x00]+$")]
+LongText = Annotated[str, StringConstraints(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+Seniority = Literal["intern", "junior", "mid", "senior", "lead", "executive"]
+EmploymentType = Literal["full_time", "part_time", "contract", "temporary", "internship", "volunteer"]
+EventKind = Literal[
+    "impression", "view", "click", "save", "apply", "dismiss", "invite", "shortlist", "reject", "reply", "hire"
+]
+MAX_HISTORY = 200
+MAX_EVENTS = 1_000
+WIDEST_LIMIT = 1_000
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Near(_Wire):
+    """A circle on the earth."""
+
+    lat: Latitude
+    lon: Longitude
+    radius_km: Annotated[float, Field(gt=0, le=20_000, allow_inf_nan=False)]
+
+
+class Filters(_Wire):
+    """Conditions every job of the answer meets. Values within one list are alternatives; the fields add up."""
+
+    countries: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    regions: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    cities: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    categories: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    employment_types: tuple[EmploymentType, ...] = Field(default=(), max_length=MAX_LIST)
+    seniorities: tuple[Seniority, ...] = Field(default=(), max_length=MAX_LIST)
+    remote: bool | None = None
+    salary_at_least: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    near: Near | None = None
+
+
+class Profile(_Wire):
+    """A person described in the request itself: nothing of it is stored."""
+
+    desired_titles: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    resume_text: LongText = ""
+    skills: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    seniority: Seniority | None = None
+    city: ShortText | None = None
+    region: ShortText | None = None
+    country: ShortText | None = None
+    lat: Latitude | None = None
+    lon: Longitude | None = None
+    history: tuple[Identifier, ...] = Field(
+        default=(), max_length=MAX_HISTORY, description="jobs this person engaged with, oldest first"
+    )
+
+    @model_validator(mode="after")
+    def _has_whole_coordinates(self) -> Profile:
+        if (self.lat is None) != (self.lon is None):
+            raise ValueError("lat and lon belong together: give both or neither")
+        return self
+
+
+class RecommendationRequest(_Wire):
+    """Whom to recommend jobs to. With both, the profile's values replace the stored ones for this request."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {"candidate_id": "c-1024", "limit": 10},
+                {
+                    "profile": {"desired_titles": ["data analyst"], "skills": ["sql", "python"], "country": "DE"},
+                    "filters": {"countries": ["DE"], "remote": True},
+                    "limit": 5,
+                },
+            ]
+        },
+    )
+    candidate_id: Identifier | None = None
+    profile: Profile | None = None
+    filters: Filters = Filters()
+    limit: int = Field(default=10, ge=1, le=WIDEST_LIMIT)
+
+    @model_validator(mode="after")
+    def _names_someone(self) -> RecommendationRequest:
+        if self.candidate_id is None and self.profile is None:
+            raise ValueError("neither candidate_id nor profile was given: give one of them")
+        return self
+
+
+class RecommendedJob(_Wire):
+    """One job of the answer. `score` is the calibrated probability that this person applies."""
+
+    job_id: str
+    title: str
+    employer: str | None
+    place: str | None
+    score: float
+    position: int = Field(description="1 is the top")
+    propensity: float = Field(description="probability that the policy showed this job at this position")
+    reasons: tuple[str, ...]
+
+
+class Stage(_Wire):
+    """What one stage of the funnel took in, let out, and needed."""
+
+    stage: str
+    count_in: int
+    count_out: int
+    milliseconds: float
+
+
+class RecommendationReply(_Wire):
+    """The answer. Post `request_id`, `position` and `propensity` back with the events it leads to."""
+
+    request_id: str
+    release_id: str
+    known: bool = Field(description="False: the candidate id has no stored features, the answer rests on content alone")
+    items: tuple[RecommendedJob, ...]
+    trace: tuple[Stage, ...]
+
+
+class SearchRequest(_Wire):
+    """Free text over the jobs, by meaning and by words."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"text": "night shift nurse", "filters": {"cities": ["Berlin"]}, "limit": 10}]},
+    )
+    text: Annotated[str, StringConstraints(min_length=1, max_length=MAX_SHORT_TEXT, pattern=r"^[^\x00]*\S[^\x00]*$")]
+    filters: Filters = Filters()
+    limit: int = Field(default=10, ge=1, le=WIDEST_LIMIT)
+
+
+class FoundJob(_Wire):
+    """One hit of a search, with the piece of text that matches."""
+
+    job_id: str
+    title: str
+    employer: str | None
+    place: str | None
+    score: float
+    position: int
+    snippet: str
+
+
+class SearchReply(_Wire):
+    """The hits, best first."""
+
+    request_id: str
+    release_id: str
+    items: tuple[FoundJob, ...]
+    milliseconds: float
+
+
+class Event(_Wire):
+    """One thing that happened between a candidate and a job. `event_id` makes sending it twice harmless."""
+
+    event_id: Identifier
+    actor: Literal["candidate", "employer"] = "candidate"
+    candidate_id: Identifier
+    job_id: Identifier
+    kind: EventKind
+    occurred_at: AwareDatetime
+    request_id: Identifier | None = None
+    position: int | None = Field(default=None, ge=1, le=1_000_000)
+    propensity: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    dwell_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
+
+
+class EventBatch(_Wire):
+    """Up to a thousand events. They are taken all together or, with the reasons, not at all."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "event_id": "0b5c2f1e",
+                            "candidate_id": "c-1024",
+                            "job_id": "j-77",
+                            "kind": "apply",
+                            "occurred_at": "2026-11-02T09:30:00Z",
+                            "request_id": "6f1d",
+                            "position": 2,
+                        }
+                    ]
+                }
+            ]
+        },
+    )
+    events: tuple[Event, ...] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class EventReceipt(_Wire):
+    """Sent once every event is on disk. Accepted + duplicate = events sent."""
+
+    accepted: int
+    duplicate: int
+
+
+class Readiness(_Wire):
+    """Whether this process answers, and with which release."""
+
+    ready: bool
+    release_id: str | None = None
+    previous_release_id: str | None = None
+    checks: dict[str, str] = Field(default_factory=dict, description="each part and its state: ok, or what is missing")
+
+
+class Liveness(_Wire):
+    """The process runs."""
+
+    status: Literal["ok"] = "ok"
+
+
+class FieldError(_Wire):
+    """One thing that is wrong in a request."""
+
+    pointer: str = Field(description="JSON Pointer into the body, or the name of a parameter")
+    detail: str
+
+
+class Problem(BaseModel):
+    """Problem details, RFC 9457."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+    errors: tuple[FieldError, ...] = ()

@@ -1,0 +1,211 @@
+"""What one serving process holds: the release, the online features, the event log. Plain Python behind the HTTP side.
+
+state = ServingState.open(settings)      # tries to load the champion
+state.start()                            # and follows it from here on
+state.recommend(RecommendationRequest(candidate_id="c1"), "request-1")
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from rolecall.features.context import CandidateContext
+from rolecall.features.store import FeatureStore
+from rolecall.features.validation import validate_events
+from rolecall.platform.errors import InputError, UnavailableError
+from rolecall.platform.event_log import EventLog
+from rolecall.platform.ledger import open_ledger
+from rolecall.platform.registry import Registry
+from rolecall.platform.settings import Settings
+from rolecall.serving.follow import Follower, ReleaseSlot
+from rolecall.serving.funnel import FunnelRequest, SnapshotJobFeatures
+from rolecall.serving.loader import LoadedRelease, load_release
+from rolecall.serving.models import (
+    EventBatch,
+    EventReceipt,
+    Readiness,
+    RecommendationReply,
+    RecommendationRequest,
+    SearchReply,
+    SearchRequest,
+    Stage,
+)
+from rolecall.serving.reader import CandidateReader
+from rolecall.serving.replies import recommendation_reply, search_filter, search_reply, with_profile
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class ServingState:
+    """Answers requests from one release at a time. Any thread may call; none of the calls blocks another."""
+
+    def __init__(
+        self,
+        *,
+        slot: ReleaseSlot[LoadedRelease],
+        follower: Follower[LoadedRelease],
+        reader: CandidateReader,
+        events: EventLog,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._slot = slot
+        self._follower = follower
+        self._reader = reader
+        self._events = events
+        self._clock = clock
+
+    @classmethod
+    def open(cls, settings: Settings, *, clock: Clock = utc_now) -> ServingState:
+        """Open the stores and load the champion. Without one the state is open and not ready.
+
+        Raises UnavailableError where there is a champion that cannot be loaded.
+        """
+        registry = Registry.from_settings(settings)
+        features = online_features(settings)
+        events = EventLog(open_ledger(settings.ledger_url))
+        slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
+        follower = Follower(
+            champion=registry.reconcile,
+            load=partial(load_live, settings, registry.releases.fetch, features, clock),
+            slot=slot,
+            interval_s=settings.serve.follow_interval_s,
+        )
+        reader = CandidateReader(features, events, history_length=settings.features.history_length)
+        if not follower.step() and follower.wanted is not None:
+            raise UnavailableError(
+                f"release {follower.wanted} cannot be loaded: {follower.problem}",
+                "an intact champion",
+                "rolecall releases rollback",
+            )
+        return cls(slot=slot, follower=follower, reader=reader, events=events, clock=clock)
+
+    def start(self) -> None:
+        """Follow the champion on a thread of its own."""
+        self._follower.start()
+
+    def close(self) -> None:
+        """Stop following and close the release once its last request ended."""
+        self._follower.close()
+        self._slot.close()
+
+    def recommend(self, request: RecommendationRequest, request_id: str) -> RecommendationReply:
+        """Jobs for a person. Raises UnavailableError while no release is loaded."""
+        with self._slot.lease() as release:
+            return recommend(release, self._reader, request, request_id=request_id, at=self._clock())
+
+    def search(self, request: SearchRequest, request_id: str) -> SearchReply:
+        """Jobs for a text. Raises UnavailableError while no release is loaded."""
+        started = time.perf_counter()
+        with self._slot.lease() as release:
+            hits = release.search.search(
+                request.text, at=self._clock(), conditions=search_filter(request.filters), limit=request.limit
+            )
+            release_id = release.manifest.id
+        return search_reply(hits, request_id=request_id, release_id=release_id, milliseconds=_since_ms(started))
+
+    def accept(self, batch: EventBatch) -> EventReceipt:
+        """Commit events: on disk when this returns. Raises InputError, and keeps none, where one breaks a rule."""
+        validated = validate_events([event.model_dump() for event in batch.events])
+        if validated.refused:
+            told = "; ".join(f"/events/{refusal.row}: {refusal.message}" for refusal in validated.refused[:10])
+            raise InputError(told, "events as the schema of /v1/events describes them", "correct and send all again")
+        appended = self._events.append(validated.accepted)
+        return EventReceipt(accepted=appended.accepted, duplicate=appended.duplicate + validated.duplicate)
+
+    def readiness(self) -> Readiness:
+        """Ready where a release is loaded, also while a newer one cannot be."""
+        problem = self._follower.problem or "ok"
+        if not self._follower.alive():
+            problem = "the thread that follows the champion has ended"
+        return Readiness(
+            ready=self._slot.release_id is not None,
+            release_id=self._slot.release_id,
+            previous_release_id=self._slot.previous_id,
+            checks={"release": problem},
+        )
+
+    def following(self) -> bool:
+        """Whether the champion is still being followed."""
+        return self._follower.alive()
+
+
+def recommend(
+    release: LoadedRelease,
+    reader: CandidateReader,
+    request: RecommendationRequest,
+    *,
+    request_id: str,
+    at: datetime,
+) -> RecommendationReply:
+    """Jobs for a person from one release: the one way from a request to a reply, over HTTP and in MLflow alike."""
+    started = time.perf_counter()
+    context = _context(reader, request, at)
+    read = Stage(stage="context", count_in=1, count_out=int(context.known), milliseconds=_since_ms(started))
+    question = FunnelRequest(
+        context=context,
+        at=at,
+        request_id=request_id,
+        limit=request.limit,
+        conditions=search_filter(request.filters),
+    )
+    reply = release.funnel.recommend(question)
+    return recommendation_reply(reply, request_id=request_id, known=context.known, before=(read,))
+
+
+def open_reader(settings: Settings) -> CandidateReader:
+    """Reads candidates from the stores of these settings."""
+    return CandidateReader(
+        online_features(settings),
+        EventLog(open_ledger(settings.ledger_url)),
+        history_length=settings.features.history_length,
+    )
+
+
+def online_features(settings: Settings) -> FeatureStore:
+    """The feature store below home."""
+    return FeatureStore(settings.home / "feast", settings.features)
+
+
+def _context(reader: CandidateReader, request: RecommendationRequest, at: datetime) -> CandidateContext:
+    context = CandidateContext() if request.candidate_id is None else reader.read(request.candidate_id, at)
+    return context if request.profile is None else with_profile(context, request.profile)
+
+
+def load_live(
+    settings: Settings,
+    fetch: Callable[[str], Path],
+    features: FeatureStore,
+    clock: Clock,
+    release_id: str,
+) -> LoadedRelease:
+    """A release with today's job features in place of those it was built with, where the online store has them."""
+    release = load_release(fetch(release_id), settings, settings.scratch_dir)
+    use_online_job_features(release, features, clock())
+    return release
+
+
+def use_online_job_features(release: LoadedRelease, features: FeatureStore, at: datetime) -> None:
+    """Read the feature views of every job of the release at once: a request then indexes arrays.
+
+    Where the online store knows none of the jobs (a copy of the release on another machine), the values the release
+    was built with stay. A value the store has but that is too old counts as missing, as it did in training.
+    """
+    catalogue = release.funnel.catalogue
+    columns = features.online_jobs(catalogue.job_ids, catalogue.table["employer_id"].to_pylist(), at=at)
+    if any(np.isfinite(column).any() for column in columns.values()):
+        release.funnel.job_features = SnapshotJobFeatures(columns)
+
+
+def _since_ms(started: float) -> float:
+    return round((time.perf_counter() - started) * 1e3, 3)

@@ -1,0 +1,65 @@
+"""A small marketplace taken through the whole daily run once, for every end-to-end test that only reads it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from pathlib import Path
+
+import pytest
+
+from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS
+from rolecall.pipelines.daily import DailyResult, run_daily
+from rolecall.pipelines.market.config import MarketConfig
+from rolecall.pipelines.market.generate import generate
+from rolecall.platform.settings import Settings, load_settings
+from rolecall.platform.tables import TableStore
+
+AS_OF = datetime.combine(datetime.now(UTC).date(), time(), UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A home with tables, and what its daily run ended in."""
+
+    settings: Settings
+    result: DailyResult
+
+    def copy(self, home: Path) -> Settings:
+        """The same world below another home, to change at will."""
+        shutil.copytree(self.settings.home, home, ignore=shutil.ignore_patterns("ray", "scratch"))
+        return small_settings(home)
+
+
+def small_settings(home: Path, **environment: str) -> Settings:
+    """Settings of a world that trains in seconds."""
+    small = {
+        "ROLECALL_HOME": str(home),
+        "ROLECALL_RANKING__COARSE_ROUNDS": "20",
+        "ROLECALL_RANKING__FINE_ROUNDS": "40",
+        "ROLECALL_RANKING__MAX_TRAINING_REQUESTS": "600",
+        "ROLECALL_RANKING__RECALL_LIMIT": "200",
+        "ROLECALL_RANKING__COARSE_LIMIT": "100",
+    }
+    return load_settings(environ=small | environment)
+
+
+def fill_tables(settings: Settings, *, jobs: int = 400, candidates: int = 150) -> None:
+    """Put a small marketplace that ends at AS_OF into the tables."""
+    market = generate(MarketConfig(jobs=jobs, candidates=candidates, employers=40, end=AS_OF.date()))
+    store = TableStore(settings.tables_uri)
+    for schema, rows in (
+        (JOBS, market.jobs),
+        (CANDIDATES, market.candidates),
+        (EMPLOYERS, market.employers),
+        (EVENTS, market.events),
+    ):
+        store.upsert(schema, rows)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    settings = small_settings(tmp_path_factory.mktemp("world") / "home")
+    fill_tables(settings)
+    return World(settings=settings, result=run_daily(settings, AS_OF))

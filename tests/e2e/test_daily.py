@@ -1,0 +1,56 @@
+"""The daily run as a whole: real tables, Feast, Qdrant Edge, LightGBM and MLflow."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from rolecall.features.schema import JOBS
+from rolecall.pipelines.daily import run_daily
+from rolecall.platform.registry import Registry
+from rolecall.platform.release import verify
+
+from .conftest import AS_OF, World, fill_tables, small_settings
+
+
+def test_a_run_ends_in_a_verified_registered_release(world: World) -> None:
+    registry = Registry.from_settings(world.settings)
+    info = registry.get(world.result.release_id)
+    assert "built" in info.aliases
+    assert info.gate in ("passed", "refused")
+    assert verify(registry.releases.fetch(world.result.release_id)).id == world.result.release_id
+
+
+def test_the_run_is_recorded_with_parameters_metrics_and_table_versions(world: World) -> None:
+    client = Registry.from_settings(world.settings).client
+    run = client.get_run(world.result.mlflow_run)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["as_of"].startswith(str(AS_OF.date()))
+    assert all(math.isfinite(value) for value in run.data.metrics.values())
+    assert {"seconds.embed", "seconds.fine"} <= set(run.data.metrics)
+    assert world.result.tables.keys() == {"jobs", "candidates", "employers", "events"}
+
+
+def test_the_same_day_twice_is_the_same_release(world: World) -> None:
+    again = run_daily(world.settings, AS_OF)
+    assert again.release_id == world.result.release_id
+    assert len(Registry.from_settings(world.settings).list()) == 1
+
+
+def test_the_same_day_built_anew_elsewhere_is_the_same_release(world: World, tmp_path: Path) -> None:
+    settings = small_settings(tmp_path / "other")
+    fill_tables(settings)
+    assert run_daily(settings, AS_OF).release_id == world.result.release_id
+
+
+def test_later_rows_do_not_change_a_past_day(world: World, tmp_path: Path) -> None:
+    settings = world.copy(tmp_path / "home")
+    from rolecall.platform.tables import TableStore
+
+    store = TableStore(settings.tables_uri)
+    rows = store.read(JOBS).to_pylist()[:5]
+    import pyarrow as pa
+
+    changed = [row | {"title": "renamed later"} for row in rows]
+    store.upsert(JOBS, pa.Table.from_pylist(changed, schema=JOBS.columns))
+    assert run_daily(settings, AS_OF).release_id == world.result.release_id

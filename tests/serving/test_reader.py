@@ -1,0 +1,100 @@
+"""Stored features, and what was posted since, make one context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rolecall.features.context import CandidateContext
+from rolecall.platform.event_log import EventLog
+from rolecall.platform.ledger import open_ledger
+from rolecall.serving.models import Profile
+from rolecall.serving.reader import CandidateReader
+from rolecall.serving.replies import with_profile
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+STORED = {
+    "recent_job_ids": ["j1", "j2"],
+    "applied_job_ids": ["j1"],
+    "dismissed_job_ids": None,
+    "last_engaged_epoch": (NOW - timedelta(days=1)).timestamp(),
+    "skills": ["sql"],
+    "city": "Berlin",
+}
+
+
+class StoredRows:
+    """Online features of one candidate, c1."""
+
+    def online_candidates(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Mapping[str, object]]:
+        return [STORED if name == "c1" else dict.fromkeys(STORED) for name in candidate_ids]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return EventLog(open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}"))
+
+
+@pytest.fixture
+def reader(log: EventLog) -> CandidateReader:
+    return CandidateReader(StoredRows(), log, history_length=3)
+
+
+def post(log: EventLog, job_id: str, kind: str, at: datetime, candidate_id: str = "c1") -> None:
+    event = {"event_id": f"{job_id}-{kind}-{at}", "candidate_id": candidate_id, "job_id": job_id, "kind": kind}
+    log.append([{**event, "actor": "candidate", "occurred_at": at}])
+
+
+def test_without_posted_events_the_stored_row_is_the_context(reader: CandidateReader) -> None:
+    context = reader.read("c1", NOW)
+    assert (context.known, context.history, context.applied) == (True, ("j1", "j2"), {"j1"})
+
+
+def test_someone_never_seen_is_unknown(reader: CandidateReader) -> None:
+    assert reader.read("stranger", NOW).known is False
+
+
+def test_an_event_posted_a_moment_ago_is_part_of_the_history(reader: CandidateReader, log: EventLog) -> None:
+    post(log, "j9", "click", NOW - timedelta(seconds=1))
+    post(log, "j8", "apply", NOW - timedelta(seconds=1))
+    post(log, "j7", "dismiss", NOW - timedelta(seconds=1))
+    context = reader.read("c1", NOW)
+    assert context.history == ("j2", "j9", "j8")
+    assert context.applied == {"j1", "j8"}
+    assert context.dismissed == {"j7"}
+
+
+def test_a_first_event_makes_someone_known(reader: CandidateReader, log: EventLog) -> None:
+    post(log, "j9", "view", NOW - timedelta(seconds=1), candidate_id="new")
+    context = reader.read("new", NOW)
+    assert (context.known, context.history) == (True, ("j9",))
+
+
+def test_events_the_stored_row_already_counts_do_not_reorder_it(reader: CandidateReader, log: EventLog) -> None:
+    post(log, "j1", "view", NOW - timedelta(days=2))
+    assert reader.read("c1", NOW).history == ("j1", "j2")
+
+
+def test_an_event_at_or_after_the_instant_is_not_known_yet(reader: CandidateReader, log: EventLog) -> None:
+    post(log, "j9", "view", NOW)
+    assert reader.read("c1", NOW).history == ("j1", "j2")
+
+
+def test_others_events_change_nothing(reader: CandidateReader, log: EventLog) -> None:
+    post(log, "j9", "view", NOW - timedelta(seconds=1), candidate_id="c2")
+    assert reader.read("c1", NOW).history == ("j1", "j2")
+
+
+def test_a_profile_replaces_what_it_names_and_keeps_the_rest(reader: CandidateReader) -> None:
+    context = with_profile(reader.read("c1", NOW), Profile(city="Hamburg", desired_titles=("analyst",)))
+    assert (context.city, context.skills, context.desired_titles) == ("Hamburg", ("sql",), ("analyst",))
+    assert (context.known, context.history) == (True, ("j1", "j2"))
+
+
+def test_a_profile_alone_is_unknown_and_keeps_its_history() -> None:
+
+    context = with_profile(CandidateContext(), Profile(history=("j1",), lat=52.5, lon=13.4))
+    assert (context.known, context.history, context.lat) == (False, ("j1",), 52.5)
