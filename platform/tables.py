@@ -1,9 +1,9 @@
 """Delta Lake tables on a path or an object-store URI: atomic commits, versions to reproduce a run from.
 
-    store = TableStore("/data/tables")
-    store.upsert(JOBS, rows).version        # new and changed rows in one commit; nothing when all are known
-    store.replace_day(EVENTS, day, rows)    # that day's rows and no others, in one commit
-    store.read(JOBS, version=3)             # the table as it was
+store = TableStore("/data/tables")
+store.upsert(JOBS, rows).version        # new and changed rows in one commit; nothing when all are known
+store.replace_day(EVENTS, day, rows)    # that day's rows and no others, in one commit
+store.read(JOBS, version=3)             # the table as it was
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ class TableStore:
         if version is None:
             self._append(schema, write)
             version = 0
-        return UpsertResult(
-            version=version, inserted=fresh.num_rows, updated=changed.num_rows, unchanged=unchanged
-        )
+        return UpsertResult(version=version, inserted=fresh.num_rows, updated=changed.num_rows, unchanged=unchanged)
 
     def replace_day(self, schema: TableSchema, day: date, rows: pa.Table) -> int:
         """Make `rows` the whole content of one UTC day in one commit. Returns the new version.
@@ -190,7 +188,9 @@ def _conform(schema: TableSchema, rows: pa.Table) -> pa.Table:
     unknown = [name for name in rows.column_names if name not in schema.columns.names]
     if missing or unknown:
         raise SchemaError(
-            f"{schema.name} rows lack {missing} and have unknown {unknown}", f"{schema.columns.names}", "map the columns"
+            f"{schema.name} rows lack {missing} and have unknown {unknown}",
+            f"{schema.columns.names}",
+            "map the columns",
         )
     try:
         rows = rows.select(schema.columns.names).cast(schema.columns)
