@@ -52,7 +52,7 @@ class ReleaseModel(mlflow.pyfunc.PythonModel):
         self._reader = open_reader(settings)
         use_online_job_features(self._release, online_features(settings), datetime.now(UTC))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row a recommended job, best first within each asking row. `params`: `limit`, `at` (ISO 8601).
 
         Raises InputError where a row is not a request.
@@ -62,7 +62,7 @@ class ReleaseModel(mlflow.pyfunc.PythonModel):
         if unknown:
             raise InputError(f"parameters {unknown}", f"{_PARAMETERS}")
         at = _instant(chosen.get("at"))
-        asked = pd.DataFrame(model_input).to_dict(orient="records")
+        asked = model_input.to_dict(orient="records")
         found = [
             line
             for row, record in enumerate(asked)
