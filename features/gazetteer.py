@@ -8,6 +8,7 @@ one name the most populous is meant. Cities of 100,000 are known by their other 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -68,14 +69,14 @@ class Gazetteer:
         both = [pl.when(blank).then(f"__{name}").otherwise(name).alias(name) for name in ("lat", "lon")]
         return joined.with_columns(both).drop("__lat", "__lon")
 
-    def _add_other_names(self, city: dict[str, Any]) -> None:
+    def _add_other_names(self, city: Mapping[str, Any]) -> None:
         """München for Munich; a name that is some place's first name stays that place's."""
         place = Place(lat=city["latitude"], lon=city["longitude"], population=city["population"])
         for other in map(folded, city["alternatenames"]):
             self._places.setdefault((other, folded(city["admin1code"]), city["countrycode"]), place)
             self._places.setdefault((other, "", city["countrycode"]), place)
 
-    def _add(self, city: dict[str, Any]) -> None:
+    def _add(self, city: Mapping[str, Any]) -> None:
         place = Place(lat=city["latitude"], lon=city["longitude"], population=city["population"])
         name, area, code = folded(city["name"]), folded(city["admin1code"]), city["countrycode"]
         for key in ((name, area, code), (name, "", code), (name, "", "")):
@@ -105,7 +106,7 @@ def folded(text: str) -> str:
     return " ".join(_SHORT.get(word, word) for word in words)
 
 
-def _country_codes(countries: dict[str, dict[str, Any]]) -> dict[str, str]:
+def _country_codes(countries: Mapping[Any, Mapping[str, Any]]) -> dict[str, str]:
     codes = {folded(code): code for code in countries}
     codes |= {folded(one["iso3"]): code for code, one in countries.items()}
     codes |= {folded(one["name"]): code for code, one in countries.items()}

@@ -38,6 +38,14 @@ _WORD = re.compile(r"(?u)\b\w\w+\b")
 
 
 @dataclass(frozen=True, kw_only=True)
+class SparseVector:
+    """The terms of one text, each once: `columns` int32[m], `values` float32[m]."""
+
+    columns: Rows
+    values: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
 class LexicalQuery:
     """k query vectors restricted to the terms that occur in them.
 
@@ -75,27 +83,29 @@ class TextField:
         matrix.sort_indices()
         return cls(terms, idf.astype(np.float32), _unit_rows(matrix))
 
-    def vectors(self, texts: Sequence[str]) -> csr_matrix:
-        """Unit vectors of other texts, float32 CSR [texts, terms]; a text without known terms is zero."""
-        counts = [Counter(self._column[term] for term in terms_of(text) if term in self._column) for text in texts]
-        starts = np.cumsum([0, *map(len, counts)]).astype(np.int32)
-        columns = np.array([column for count in counts for column in count], np.int32)
-        values = np.array([times for count in counts for times in count.values()], np.float64) * self.idf[columns]
-        return _unit_rows(csr_matrix((values, columns, starts), shape=(len(texts), len(self.terms))))
+    def vector(self, text: str) -> SparseVector:
+        """Unit vector of another text; zero for a text without known terms."""
+        counts = Counter(self._column[term] for term in terms_of(text) if term in self._column)
+        columns = np.fromiter(counts, np.int32, len(counts))
+        values = np.fromiter(counts.values(), np.float32, len(counts)) * self.idf[columns]
+        return SparseVector(columns=columns, values=values / max(float(np.sqrt(values @ values)), 1e-12))
 
     def query(self, *, rows: Rows, texts: Sequence[str] = ()) -> LexicalQuery:
         """Queries for `similarity`: the vectors of jobs `rows`, then of `texts`, in this order."""
-        parts = [self.matrix[rows], *([self.vectors(texts)] if texts else [])]
-        columns = np.unique(np.concatenate([part.indices for part in parts]))
+        vectors = [*map(self._row, rows), *map(self.vector, texts)]
+        used = np.concatenate([vector.columns for vector in vectors]) if vectors else np.zeros(0, np.int32)
+        columns, places = np.unique(used, return_inverse=True)
         lookup = np.full(len(self.terms), len(columns), np.int32)
         lookup[columns] = np.arange(len(columns), dtype=np.int32)
-        weights = np.zeros((len(columns) + 1, len(rows) + len(texts)), np.float32)
-        first = 0
-        for part in parts:
-            query = first + np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-            weights[lookup[part.indices], query] = part.data
-            first += part.shape[0]
+        weights = np.zeros((len(columns) + 1, len(vectors)), np.float32)
+        if vectors:
+            owner = np.repeat(np.arange(len(vectors)), [len(vector.columns) for vector in vectors])
+            weights[places, owner] = np.concatenate([vector.values for vector in vectors])
         return LexicalQuery(lookup=lookup, weights=weights)
+
+    def _row(self, row: int) -> SparseVector:
+        inside = slice(self.matrix.indptr[row], self.matrix.indptr[row + 1])
+        return SparseVector(columns=self.matrix.indices[inside], values=self.matrix.data[inside])
 
     def similarity(self, query: LexicalQuery, rows: Rows) -> Floats:
         """Cosines of jobs `rows` with each query, float32[len(rows), k]."""

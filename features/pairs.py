@@ -27,6 +27,7 @@ from rolecall.platform.errors import InputError
 
 JOB_PREFIX = "job."
 CANDIDATE_PREFIX = "candidate."
+RESUME_WORDS = 200
 RECENCY = 0.7
 """Weight of a history job relative to the one that followed it, in `*_recent` columns."""
 
@@ -42,7 +43,7 @@ PAIR_COLUMNS: Mapping[str, str] = {
     "full_last": "TF-IDF cosine of title and place with the newest history job",
     "full_recent": "mean TF-IDF cosine of title and place with the history, newer jobs weighing more",
     "title_desired": "largest TF-IDF cosine of the title with a desired title",
-    "title_resume": "TF-IDF cosine of the title with the resume text",
+    "title_resume": "TF-IDF cosine of the title with the first 200 words of the resume",
     "title_mean": "mean TF-IDF cosine of the title with the history",
     "title_max": "largest TF-IDF cosine of the title with a history job",
     "title_last": "TF-IDF cosine of the title with the newest history job",
@@ -182,6 +183,7 @@ class PairFeatures:
             "place": self._place,
             "same": self._same,
             "distance": self._distance,
+            "travel": self._travel,
             "shares": self._shares,
             "skill": self._skill,
             "job": self._job,
@@ -192,7 +194,8 @@ class PairFeatures:
         """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
         history = self.catalogue.rows_of(context.history)
         fields = self.lexicon.fields
-        titles = (context.resume_text, *context.desired_titles)
+        resume = " ".join(context.resume_text.split(maxsplit=RESUME_WORDS)[:RESUME_WORDS])
+        titles = (resume, *context.desired_titles)
         queries = {
             "full": fields["full"].query(rows=history, texts=[_profile_words(context)]),
             "title": fields["title"].query(rows=history, texts=titles),
@@ -222,15 +225,17 @@ class PairFeatures:
         at: datetime,
         job_features: Mapping[str, npt.NDArray[np.floating]],
         columns: Sequence[str],
+        known: Mapping[str, Floats] | None = None,
     ) -> Floats:
         """float32 [len(rows), len(columns)]. `job_features`: arrays aligned with `rows`; absent means unknown.
 
+        `known`: columns computed before for the same rows, not to be computed again.
         Raises InputError on a column that does not exist.
         """
         check_columns(columns)
         at_us = at.timestamp() * 1e6
-        values: dict[str, Floats | float] = {}
-        for group in dict.fromkeys(_GROUP_OF[name] for name in columns if name in _GROUP_OF):
+        values: dict[str, Floats | float] = dict(known or {})
+        for group in dict.fromkeys(_GROUP_OF[name] for name in columns if name in _GROUP_OF and name not in values):
             values.update(self._groups[group](prepared, rows, at_us))
         out = np.full((len(rows), len(columns)), np.nan, np.float32)
         for place, name in enumerate(columns):
@@ -309,6 +314,12 @@ class PairFeatures:
         if context.lat is not None and context.lon is not None:
             home = np.radians(np.array([[context.lat], [context.lon]], np.float32))
             columns["distance_km"] = _kilometres(latitude, longitude, home[0], home[1])[:, 0]
+        return columns
+
+    def _travel(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        jobs = self.catalogue
+        latitude, longitude = jobs.latitude[rows], jobs.longitude[rows]
+        columns: dict[str, Floats | float] = {}
         if len(prepared.history):
             visited = _kilometres(
                 latitude, longitude, jobs.latitude[prepared.history], jobs.longitude[prepared.history]
@@ -363,7 +374,7 @@ _OWN_GROUP = {
     "same_city": "same", "same_region": "same", "same_country": "same", "city_last": "same", "region_last": "same",
     "employer_last": "same", "category_last": "same", "seniority_gap": "job", "seniority_history_gap": "job",
     "log_salary": "job", "salary_to_history": "job", "age_days": "job", "remaining_days": "job", "remote": "job",
-    "title_words": "job",
+    "title_words": "job", "distance_last_km": "travel", "distance_near_km": "travel",
 }  # fmt: skip
 _GROUP_OF: Mapping[str, str] = {
     name: _OWN_GROUP.get(name)
@@ -430,12 +441,9 @@ def _equal(codes: Rows, code: int) -> Floats | float:
 
 def _share(codes: Rows, history: Rows) -> Floats | float:
     """For each code its share in the history; NaN where the job's is unknown or there is no history."""
-    known = history[history >= 0]
-    if not len(known):
+    if not (history >= 0).any():
         return float("nan")
-    values, counts = np.unique(known, return_counts=True)
-    place = np.minimum(np.searchsorted(values, codes), len(values) - 1)
-    share = np.where(values[place] == codes, counts[place] / len(history), 0.0)
+    share = np.count_nonzero(codes[:, None] == history, axis=1) / len(history)
     return np.where(codes < 0, np.nan, share).astype(np.float32)
 
 

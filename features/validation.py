@@ -104,9 +104,10 @@ def validate(
 def validate_events(events: Sequence[Mapping[str, object]]) -> ValidatedEvents:
     """Events as a caller posted them; `Refusal.row` is the index in `events`. Never raises on what they hold."""
     frame = with_reserved(pl.DataFrame(_event_columns(events)), first_row=0)
+    faults = [_event_fault(event) for event in events]
     frame = frame.with_columns(
-        pl.Series(REASON, [_event_fault(event)[0] for event in events], dtype=pl.String),
-        pl.Series(MESSAGE, [_event_fault(event)[1] for event in events], dtype=pl.String),
+        pl.Series(REASON, [reason for reason, _ in faults], dtype=pl.String),
+        pl.Series(MESSAGE, [message for _, message in faults], dtype=pl.String),
     )
     checked = check_rows(EVENTS, check_columns(EVENTS.columns, frame, {}))
     kept, duplicate = newest(EVENTS, checked.filter(pl.col(REASON).is_null()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rolecall.platform.console import Json, console, emit, table
+from rolecall.platform.console import Json, console, emit, errors, table
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import load_settings
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 PIPELINES = ("daily",)
 AsOf = Annotated[
     str | None,
-    typer.Option(
-        "--as-of", help="Run as if it were this instant (ISO 8601, UTC where no zone is given): default today, 00:00."
-    ),
+    typer.Option("--as-of", help="As if it were this instant: ISO 8601, UTC without a zone; default today, 00:00."),
 ]
 
 
@@ -37,10 +35,20 @@ def ingest(
     json: Json = False,
 ) -> None:
     """Bring jobs, candidates, employers and events into the tables; refused rows are kept with their reasons."""
-    from rolecall.pipelines.ingest import ingest_source, print_report
+    from rolecall.features.mapping import load_mapping
+    from rolecall.pipelines.ingest import ingest as bring_in
+    from rolecall.platform.tables import TableStore
 
-    report = ingest_source(source, mapping, load_settings())
-    emit(report.to_json(), json, lambda: print_report(report))
+    settings = load_settings()
+    store = TableStore(settings.tables_uri, settings.storage.options)
+    with errors.status("reading") as status:
+        report = bring_in(
+            source,
+            load_mapping(mapping),
+            store,
+            progress=lambda name, rows: status.update(f"{name}: {rows:,} rows read"),
+        )
+    emit(report.as_dict(), json, lambda: console.print("\n".join(report.lines()), markup=False, soft_wrap=True))
 
 
 def run(

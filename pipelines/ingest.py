@@ -22,6 +22,7 @@ from rolecall.features.gazetteer import gazetteer
 from rolecall.features.mapping import Mapping
 from rolecall.features.quarantine import keep, no_rows, refused_rows, unread_rows
 from rolecall.features.validation import MESSAGE, REASON, ROW, as_table, newest
+from rolecall.features.values import as_text
 from rolecall.pipelines.layout import Section, joined, plan
 from rolecall.pipelines.sources import CHUNK_ROWS, Chunk, SourceFile
 from rolecall.platform.tables import TableSchema, TableStore
@@ -49,7 +50,7 @@ class TableReport:
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`; the refused rows without their text."""
-        shown = {name: value for name, value in vars(self).items() if name != "refused"}
+        shown: dict[str, object] = {name: value for name, value in vars(self).items() if name != "refused"}
         return shown | {"refused": self.refused.drop("row").to_dicts()}
 
 
@@ -172,10 +173,15 @@ def _refused(
 def _only_with(section: Section, mapping: Mapping, chunk: Chunk) -> pl.DataFrame:
     """Rows that are rows of this table at all."""
     there = [
-        pl.col(name).is_not_null() & ~pl.col(name).str.strip_chars().is_in(["", *mapping.nulls])
+        (~as_text(chunk.rows[name]).is_in(mapping.nulls)).fill_null(False).alias(name)
         for name in section.spec.only_with
+        if name in chunk.rows.columns
     ]
-    return chunk.rows.filter(pl.all_horizontal(there)) if there else chunk.rows
+    if len(there) < len(section.spec.only_with):
+        return chunk.rows.clear()
+    if not there:
+        return chunk.rows
+    return chunk.rows.filter(pl.DataFrame(there).select(pl.all_horizontal(pl.all())).to_series())
 
 
 def _whole(section: Section, good: pl.DataFrame, refused: pl.DataFrame, read: int, passed_over: int) -> _Prepared:

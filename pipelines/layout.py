@@ -48,7 +48,9 @@ class Lookup:
 
     def add_to(self, rows: pl.DataFrame) -> pl.DataFrame:
         """`rows` with the second file's columns; null where it has no such key."""
-        keys = {f"__on_{at}": as_text(rows[left]) for at, left in enumerate(self.on)}
+        absent = pl.Series([None] * rows.height, dtype=pl.String)
+        given = [as_text(rows[left]) if left in rows.columns else absent for left in self.on]
+        keys = {f"__on_{at}": key for at, key in enumerate(given)}
         wide = rows.with_columns(series.alias(name) for name, series in keys.items())
         return wide.join(self.rows, on=list(keys), how="left", maintain_order="left").drop(*keys)
 

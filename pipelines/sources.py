@@ -278,6 +278,8 @@ def _scalar(value: Any) -> Any:
 def _parquet_chunks(path: Path, size: int) -> Iterator[Chunk]:
     done = 0
     with pq.ParquetFile(path) as file:
+        if not file.metadata.num_rows:
+            yield _parquet_chunk(file.schema_arrow.empty_table(), done)
         for batch in file.iter_batches(batch_size=size):
             yield _parquet_chunk(pa.Table.from_batches([batch]), done)
             done += batch.num_rows
@@ -290,7 +292,7 @@ def _parquet_chunk(table: pa.Table, done: int) -> Chunk:
         if not _valid(table[name]):
             texts = table[name].cast(pa.large_binary()).to_pylist()
             wrong = [at for at, value in enumerate(texts) if value is not None and not _decodes(value)]
-            bad |= dict.fromkeys(wrong, name)
+            bad |= {at: str(name) for at in wrong}
     keep = [at for at in range(table.num_rows) if at not in bad]
     broken = tuple(
         Broken(row=done + at + 1, reason="bad_utf8", message=f"{name}: bytes that are no text", text="[]")
@@ -301,6 +303,9 @@ def _parquet_chunk(table: pa.Table, done: int) -> Chunk:
 
 
 def _valid(column: pa.ChunkedArray) -> bool:
+    """Whether no value needs a closer look: texts that are UTF-8, and columns that are no texts."""
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return False
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return True
     try:

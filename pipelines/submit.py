@@ -27,6 +27,7 @@ def submit_pipeline(
 
     Raises UnavailableError where no dashboard answers at `address`.
     """
+    scope = {"run": daily_run(settings, as_of).id, "home": str(settings.home)}
     entrypoint = f"python -m rolecall.pipelines.job {pipeline} --as-of {as_of.isoformat()}"
     handle = submit_job(
         RayJobService(address),

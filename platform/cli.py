@@ -11,7 +11,7 @@ import typer
 
 from rolecall.platform import cli_releases
 from rolecall.platform.console import EXIT_FAILED, Json, console, emit, errors, fail, table
-from rolecall.platform.errors import RoleCallError, UnavailableError
+from rolecall.platform.errors import RoleCallError
 from rolecall.platform.settings import load_settings
 
 COMMANDS = "rolecall.commands"
@@ -33,22 +33,25 @@ def build() -> typer.Typer:
 
 
 def doctor(json: Json = False) -> None:
-    """Check this machine and print the resolved settings; exit code 1 where a check failed."""
-    from rolecall.platform.doctor import run_checks
+    """Check this machine and print the resolved settings; exit code 1 where something required is missing."""
+    from rolecall.platform.doctor import healthy, resolved_settings, run_checks
 
     settings = load_settings()
     checks = run_checks(settings)
-    rows = [{"check": c.name, "ok": "yes" if c.ok else "NO", "detail": c.detail, "fix": c.fix} for c in checks]
-    document = {"checks": rows, "settings": settings.model_dump(mode="json")}
+    rows = [{"check": c.name, "": _mark(c.ok, c.required), "detail": c.detail, "fix": c.fix} for c in checks]
+    resolved = [{"setting": name, "value": value} for name, value in resolved_settings(settings).items()]
 
     def render() -> None:
         console.print(table("Checks", rows))
-        console.print("Settings (rolecall.toml, ROLECALL_* variables):")
-        console.print_json(data=document["settings"])
+        console.print(table("Settings (rolecall.toml, ROLECALL_* variables)", resolved))
 
-    emit(document, json, render)
-    if not all(c.ok for c in checks):
-        raise UnavailableError("a check failed", todo="read the column `fix`")
+    emit({"checks": rows, "settings": resolved, "healthy": healthy(checks)}, json, render)
+    if not healthy(checks):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _mark(ok: bool, required: bool) -> str:
+    return "ok" if ok else ("MISSING" if required else "note")
 
 
 def main() -> None:

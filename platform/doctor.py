@@ -71,6 +71,7 @@ def healthy(checks: Iterable[Check]) -> bool:
 
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Check:
+    """Whether this interpreter is new enough."""
     wanted = ".".join(map(str, MIN_PYTHON))
     return Check(
         name="python",
@@ -113,6 +114,7 @@ def check_data_packages(settings: Settings) -> Iterator[Check]:
 
 
 def check_compiler(which: Callable[[str], str | None] = shutil.which) -> Check:
+    """A C++ compiler is wanted, not needed."""
     found = next((path for name in ("c++", "g++", "clang++") if (path := which(name))), None)
     return Check(
         name="compiler",
@@ -136,6 +138,7 @@ def check_home(home: Path) -> Check:
 
 
 def check_disk(home: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Check:
+    """Free space where `home` is or will be."""
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     free = usage(existing).free / 1e9
     return Check(
@@ -147,6 +150,7 @@ def check_disk(home: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> 
 
 
 def check_memory(sysconf: Callable[[str], int] = os.sysconf) -> Check:
+    """Memory of the whole machine."""
     total = sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES") / 1e9
     return Check(
         name="memory",

@@ -145,9 +145,11 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
+        """So far, or until it was stopped."""
         return (self._clock() if self._end is None else self._end) - self._start
 
     def stop(self) -> None:
+        """Hold the reading."""
         self._end = self._clock()
 
 

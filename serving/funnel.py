@@ -117,6 +117,14 @@ class FunnelReply:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Cut:
+    """What the coarse ranker kept, best first, and the columns it read of them, for the fine ranker to reuse."""
+
+    rows: Rows
+    columns: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ranked:
     """Jobs in order of raw fine score, best first, ties by row; `probabilities` are the calibrated scores."""
 
@@ -195,10 +203,10 @@ class Funnel:
         trace.add("features", len(context.history), len(prepared.history))
         retrieved = self.retrieve(prepared, at=at, conditions=request.conditions, limit=self._width(request.limit))
         trace.add("recall", len(self.catalogue), len(retrieved.rows))
-        kept = self.cut(prepared, retrieved.rows, at=at, limit=max(self.coarse_limit, request.limit))
-        trace.add("coarse", len(retrieved.rows), len(kept))
-        ranked = self.rank(prepared, kept, at=at)
-        trace.add("fine", len(kept), len(ranked.rows))
+        kept = self._cut(prepared, retrieved.rows, at=at, limit=max(self.coarse_limit, request.limit))
+        trace.add("coarse", len(retrieved.rows), len(kept.rows))
+        ranked = self.rank(prepared, kept.rows, at=at, known=kept.columns)
+        trace.add("fine", len(kept.rows), len(ranked.rows))
         selection = self.policy.select(
             ranked.rows,
             ranked.scores,
@@ -231,26 +239,40 @@ class Funnel:
 
     def cut(self, prepared: PreparedCandidate, rows: Rows, *, at: datetime, limit: int | None = None) -> Rows:
         """The coarse ranker's best `limit` of the retrieved jobs, best first."""
-        scores = self.score(self.coarse, prepared, rows, at=at)
-        return rows[_descending(scores, rows)[: limit or self.coarse_limit]]
+        return self._cut(prepared, rows, at=at, limit=limit).rows
 
-    def rank(self, prepared: PreparedCandidate, rows: Rows, *, at: datetime) -> Ranked:
-        """The fine ranker's order of all given jobs."""
-        scores = self.score(self.fine, prepared, rows, at=at)
+    def _cut(self, prepared: PreparedCandidate, rows: Rows, *, at: datetime, limit: int | None = None) -> _Cut:
+        matrix = self.matrix(self.coarse.columns, prepared, rows, at=at)
+        best = _descending(self.coarse.score(matrix), rows)[: limit or self.coarse_limit]
+        return _Cut(rows=rows[best], columns=dict(zip(self.coarse.columns, matrix[best].T, strict=True)))
+
+    def rank(
+        self, prepared: PreparedCandidate, rows: Rows, *, at: datetime, known: Mapping[str, Floats] | None = None
+    ) -> Ranked:
+        """The fine ranker's order of all given jobs. `known`: columns already computed for these rows."""
+        scores = self.fine.score(self.matrix(self.fine.columns, prepared, rows, at=at, known=known))
         order = _descending(scores, rows)
         return Ranked(rows=rows[order], scores=scores[order], probabilities=self.fine.probability(scores[order]))
 
-    def score(self, ranker: Ranker, prepared: PreparedCandidate, rows: Rows, *, at: datetime) -> Floats:
-        """A ranker's raw scores of given jobs, in their order."""
+    def matrix(
+        self,
+        columns: Sequence[str],
+        prepared: PreparedCandidate,
+        rows: Rows,
+        *,
+        at: datetime,
+        known: Mapping[str, Floats] | None = None,
+    ) -> Floats:
+        """What a ranker with these columns reads of given jobs, float32[len(rows), len(columns)]."""
         features = self.job_features.read(rows)
-        matrix = self.pairs.matrix(prepared, rows, at=at, job_features=features, columns=ranker.columns)
-        return ranker.score(matrix)
+        return self.pairs.matrix(prepared, rows, at=at, job_features=features, columns=columns, known=known)
 
     def rank_all(self, context: CandidateContext, *, at: datetime, conditions: SearchFilter | None = None) -> Ranked:
         """All stages but the policy, as evaluation asks for them."""
         prepared = self.prepare(context)
         retrieved = self.retrieve(prepared, at=at, conditions=conditions)
-        return self.rank(prepared, self.cut(prepared, retrieved.rows, at=at), at=at)
+        kept = self._cut(prepared, retrieved.rows, at=at)
+        return self.rank(prepared, kept.rows, at=at, known=kept.columns)
 
     def _width(self, limit: int) -> int:
         return max(self.recall_limit, 2 * limit)

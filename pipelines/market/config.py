@@ -33,6 +33,7 @@ class MarketConfig(BaseModel):
 
     @property
     def starts_at(self) -> datetime:
+        """Midnight at which the first day begins."""
         return self.ends_at - timedelta(days=self.days)
 
     def random(self, *stream: int) -> np.random.Generator:

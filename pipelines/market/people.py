@@ -44,6 +44,7 @@ class People:
 
 
 def make_people(config: MarketConfig, taxonomy: Taxonomy, weights: npt.NDArray[np.float64], places: Places) -> People:
+    """Draw `config.candidates` candidates; `weights` says how often each occupation comes."""
     random = config.random(4)
     n = config.candidates
     declared = random.choice(len(taxonomy.occupations), size=n, p=weights)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from scipy import sparse
 
-from rolecall.features.schema import JOBS, SENIORITIES
+from rolecall.features.schema import JOBS, SENIORITIES, TIMESTAMP
 from rolecall.pipelines.market.config import MarketConfig
 from rolecall.pipelines.market.employers import Employers
 from rolecall.pipelines.market.places import COUNTRIES, Places
@@ -70,6 +71,7 @@ def demand(config: MarketConfig, taxonomy: Taxonomy) -> npt.NDArray[np.float64]:
 
 
 def seniorities(random: np.random.Generator, count: int) -> npt.NDArray[np.intp]:
+    """`count` positions in SENIORITIES, most of them in the middle."""
     return random.choice(len(SENIORITIES), size=count, p=_SENIORITY_SHARE)
 
 
@@ -92,6 +94,7 @@ def make_postings(
     employers: Employers,
     places: Places,
 ) -> Postings:
+    """Draw `config.jobs` postings; `weights` says how often each occupation comes."""
     random = config.random(3)
     n = config.jobs
     occupation = random.choice(len(taxonomy.occupations), size=n, p=weights)
@@ -101,32 +104,23 @@ def make_postings(
     remote = random.random(n) < 0.15
     posted, expires = _times(config, random)
     skills = [sorted(random.choice(o.skills, size=random.integers(4, 7), replace=False).tolist()) for o in chosen]
-    usual = np.array(
-        [
-            pay_level(o.group, s, c)
-            for o, s, c in zip(chosen, level.tolist(), places.country[place].tolist(), strict=True)
-        ]
-    )
+    usual = [pay_level(o.group, int(s), str(c)) for o, s, c in zip(chosen, level, places.country[place], strict=True)]
     deviation = random.normal(0.0, 0.12, n) + employers.pay[employer]
+    unlimited = random.random(n) < 0.15
     columns = {
         "job_id": [f"job-{number:06d}" for number in range(n)],
-        "title": [_title(random, o, s) for o, s in zip(chosen, level.tolist(), strict=True)],
-        "description": [
-            _description(random, o, employers.names[e]) for o, e in zip(chosen, employer.tolist(), strict=True)
-        ],
+        **_wording(random, chosen, level, [employers.names[number] for number in employer.tolist()]),
         "employer_id": [employers.ids[number] for number in employer.tolist()],
         "skills": [[taxonomy.skills[skill] for skill in row] for row in skills],
-        "category_path": [[o.group, o.name] for o in chosen],
         "seniority": [SENIORITIES[number] for number in level.tolist()],
         "remote": remote,
         "employment_type": _employment(random, level),
-        "posted_at": pa.array(posted, JOBS.columns.field("posted_at").type),
-        "expires_at": pa.array(expires, JOBS.columns.field("expires_at").type, mask=random.random(n) < 0.15),
-        "updated_at": pa.array(posted, JOBS.columns.field("updated_at").type),
+        "posted_at": pa.array(posted, TIMESTAMP),
+        "expires_at": pa.array(expires, TIMESTAMP, mask=unlimited),
+        "updated_at": pa.array(posted, TIMESTAMP),
         **place_columns(places, place, random.random(n) < 0.02),
-        **_pay_columns(random, usual * np.exp(deviation), places.country[place]),
+        **_pay_columns(random, np.array(usual) * np.exp(deviation), places.country[place]),
     }
-    missing = columns["expires_at"].is_null().to_numpy(zero_copy_only=False)
     return Postings(
         table=pa.Table.from_pydict(columns, schema=JOBS.columns),
         occupation=occupation,
@@ -136,7 +130,7 @@ def make_postings(
         remote=remote,
         pay_log=deviation.astype(np.float32),
         posted_us=posted,
-        expires_us=np.where(missing, np.iinfo(np.int64).max, expires),
+        expires_us=np.where(unlimited, np.iinfo(np.int64).max, expires),
         skills=skill_matrix(skills, len(taxonomy.skills)),
     )
 
@@ -172,6 +166,17 @@ def _times(config: MarketConfig, random: np.random.Generator) -> tuple[npt.NDArr
     first, last = microseconds(config.starts_at) - 25 * _DAY_US, microseconds(config.ends_at)
     posted = np.sort(random.integers(first, last, config.jobs))
     return posted, posted + random.integers(20 * _DAY_US, 60 * _DAY_US, config.jobs)
+
+
+def _wording(
+    random: np.random.Generator, chosen: list[Occupation], level: npt.NDArray[np.intp], names: list[str]
+) -> dict[str, list[Any]]:
+    """The columns in words: title, description, category."""
+    return {
+        "title": [_title(random, work, int(rank)) for work, rank in zip(chosen, level, strict=True)],
+        "description": [_description(random, work, name) for work, name in zip(chosen, names, strict=True)],
+        "category_path": [[work.group, work.name] for work in chosen],
+    }
 
 
 def _title(random: np.random.Generator, occupation: Occupation, level: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+
 from rolecall.features.columns import MEMBERS, POSITION, fold_rows, map_rows
 from rolecall.features.mapping import Mapping
 from rolecall.features.validation import REASON, with_reserved

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from rolecall.features.mapping import Mapping, load_mapping, mapping_names
 from rolecall.features.schema import TABLES
 from rolecall.platform.errors import InputError, NotFoundError

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from rolecall.features.quarantine import keep, no_rows, refused_rows, unread_rows
 from rolecall.features.schema import QUARANTINE
 from rolecall.features.validation import MESSAGE, REASON, ROW

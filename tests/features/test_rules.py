@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 import pytest
+
 from rolecall.features.rules import row_rules
 from rolecall.features.schema import TABLES
 from rolecall.features.validation import REASONS

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rolecall.features.schema import CANDIDATE_EVENTS, CANDIDATES, EMPLOYERS, EVENTS, JOBS, MAX_LIST, MAX_SHORT_TEXT
 from rolecall.features.validation import REASONS, Validated, validate, validate_events
 from rolecall.platform.errors import SchemaError

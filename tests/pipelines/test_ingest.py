@@ -6,6 +6,9 @@ import csv
 import gzip
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from rolecall.features.mapping import Mapping, load_mapping
 from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS, QUARANTINE, TABLES
 from rolecall.pipelines.ingest import IngestReport, TableReport, ingest
 from rolecall.platform.errors import InputError, SchemaError
 from rolecall.platform.tables import TableStore
 
+PATHS = {"PYTHONPATH": str(Path(__file__).parents[2] / "infra" / "import_root")}
 NOON = "2026-03-01T12:00:00Z"
 EVENT = {"event_id": "e", "actor": "candidate", "candidate_id": "c", "job_id": "j", "kind": "view", "occurred_at": NOON}
 JOB = {"job_id": "j", "title": "Cook", "updated_at": NOON}
@@ -131,6 +136,24 @@ def test_a_changed_row_is_accepted_and_replaces_what_was_there(folder: Path, sto
     assert (counts(report), report.inserted, report.updated) == ((2, 2, 0, 0), 1, 1)
 
 
+def test_files_without_rows_make_empty_tables(folder: Path, store: TableStore) -> None:
+    csv_file(folder / "jobs.csv", JOB).write_text("job_id,title,updated_at\n")
+    pq.write_table(EVENTS.columns.empty_table(), folder / "events.parquet")
+    assert [counts(one) for one in native(folder, store).tables] == [(0, 0, 0, 0), (0, 0, 0, 0)]
+    assert store.read(JOBS).num_rows == store.read(EVENTS).num_rows == 0
+
+
+def test_rows_that_are_no_rows_of_the_table_are_passed_over_and_not_counted(folder: Path, store: TableStore) -> None:
+    lines = [{"Id": "1", "Firm": "X"}, {"Id": "2", "Firm": "NA"}, {"Id": "3"}]
+    (folder / "posts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    columns = {"employer_id": "Firm", "name": "Firm", "observed_at": {"constant": NOON}}
+    section = {"target": "employers", "files": ["*"], "only_with": ["Firm"], "columns": columns}
+    mapping = Mapping.model_validate({"name": "own", "nulls": ["NA"], "table": [section]})
+    for size in (1, 10):
+        report = ingest(folder, mapping, TableStore(f"{store.uri}/{size}"), chunk_rows=size).tables[0]
+        assert (counts(report), report.passed_over) == ((1, 1, 0, 0), 2)
+
+
 def test_a_wrong_file_is_refused_whole_with_its_reasons_and_nothing_of_any_file_is_written(
     folder: Path, store: TableStore
 ) -> None:
@@ -144,7 +167,7 @@ def test_a_wrong_file_is_refused_whole_with_its_reasons_and_nothing_of_any_file_
 
 def test_nothing_to_ingest_is_told_with_what_was_expected(folder: Path, store: TableStore) -> None:
     (folder / "jobs.xlsx").write_bytes(b"x")
-    with pytest.raises(InputError, match="end in .csv"):
+    with pytest.raises(InputError, match=r"end in \.csv"):
         native(folder, store)
     (folder / "jobs.xlsx").unlink()
     with pytest.raises(InputError, match="nothing in"):
@@ -170,6 +193,39 @@ def test_a_crash_while_writing_leaves_each_table_at_its_last_version(
 
 def _power_cut(_merger: object) -> None:
     raise KeyboardInterrupt
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rolecall.features.mapping import load_mapping
+from rolecall.pipelines import ingest as module
+from rolecall.platform.tables import TableStore
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+where, folder, tables = sys.argv[1:]
+if where == "before":
+    TableStore._append = die
+else:
+    module.keep = die
+module.ingest(Path(folder), load_mapping("native"), TableStore(tables))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "committed"), [("before", None), ("after", 0)])
+def test_a_killed_ingest_is_finished_by_running_it_again(
+    folder: Path, store: TableStore, where: str, committed: int | None
+) -> None:
+    csv_file(folder / "events.csv", EVENT, EVENT | {"event_id": ""})
+    child = subprocess.run([sys.executable, "-c", KILLED, where, str(folder), store.uri], env=os.environ | PATHS)
+    assert child.returncode == -signal.SIGKILL
+    assert (store.version(EVENTS.name), store.version(QUARANTINE.name)) == (committed, None)
+    report = native(folder, store).tables[0]
+    assert (report.accepted + report.duplicate, report.quarantined) == (1, 1)
+    assert (store.read(EVENTS).num_rows, store.read(QUARANTINE).num_rows) == (1, 1)
 
 
 def test_a_mended_mapping_takes_rows_out_of_quarantine(folder: Path, store: TableStore) -> None:
@@ -206,13 +262,15 @@ def test_a_second_file_is_joined_as_one_value_or_as_a_list(folder: Path, store: 
 
 CAREERBUILDER = {
     "jobs.tsv": "JobID\tWindowID\tTitle\tDescription\tRequirements\tCity\tState\tCountry\tZip5\tStartDate\tEndDate\n"
-    '1\t1\tCook "PM"\t<p>Soup &amp; salad\\r</p>\tNone\tChicago\tIL\tUS\t60601\t2012-03-07 13:17:01.643\t2012-04-06 23:59:59\n'
+    '1\t1\tCook "PM"\t<p>Soup &amp; salad\\r</p>\tNone\tChicago\tIL\tUS\t60601\t'
+    "2012-03-07 13:17:01.643\t2012-04-06 23:59:59\n"
     "2\t1\tWaiter\tx\ty\tChicago\tIL\tUS\t\t2012-04-07 13:17:01\t2012-04-06 23:59:59\n"
     "3\t1\tShort row\n",
     "users.tsv": "UserID\tWindowID\tSplit\tCity\tState\tCountry\tMajor\tGraduationDate\n"
     "47\t1\tTrain\tParamount\tCA\tUS\tNot Applicable\t1999-06-01 00:00:00\n"
     "72\t1\tTrain\tLa Mesa\tCA\tUS\tAnthropology\t2011-01-01 00:00:00\n",
-    "user_history.tsv": "UserID\tWindowID\tSplit\tSequence\tJobTitle\n47\t1\tTrain\t1\tNewest\n47\t1\tTrain\t2\tOldest\n",
+    "user_history.tsv": "UserID\tWindowID\tSplit\tSequence\tJobTitle\n"
+    "47\t1\tTrain\t1\tNewest\n47\t1\tTrain\t2\tOldest\n",
     "apps.tsv": "UserID\tWindowID\tSplit\tApplicationDate\tJobID\n47\t1\tTrain\t2012-04-04 15:56:23.537\t1\n",
 }
 

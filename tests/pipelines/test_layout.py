@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from rolecall.features.mapping import Mapping
 from rolecall.pipelines.layout import plan
 from rolecall.platform.errors import InputError, SchemaError
@@ -32,7 +33,7 @@ def test_a_source_that_does_not_exist_is_told(tmp_path: Path) -> None:
 
 def test_a_column_may_be_absent_only_where_the_mapping_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("Id,Role\n")
-    with pytest.raises(SchemaError, match="a.csv has no column Town"):
+    with pytest.raises(SchemaError, match=r"a\.csv has no column Town"):
         plan(tmp_path, mapping(columns=COLUMNS | {"city": "Town"}))
     assert plan(tmp_path, mapping(columns=COLUMNS | {"city": {"from": "Town", "optional": True}}))
 
@@ -51,7 +52,7 @@ def test_files_that_are_folded_complete_one_another_but_each_has_the_key(tmp_pat
     (tmp_path / "a2.csv").write_text("Id,At\n")
     assert plan(tmp_path, mapping(**section))
     (tmp_path / "a2.csv").write_text("At\n")
-    with pytest.raises(SchemaError, match="a2.csv has no column Id"):
+    with pytest.raises(SchemaError, match=r"a2\.csv has no column Id"):
         plan(tmp_path, mapping(**section))
 
 
@@ -61,5 +62,5 @@ def test_joined_files_and_their_keys_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks the joined files"):
         plan(tmp_path, mapping(join=join))
     (tmp_path / "firms.csv").write_text("Other\n")
-    with pytest.raises(SchemaError, match="firms.csv has no column Key"):
+    with pytest.raises(SchemaError, match=r"firms\.csv has no column Key"):
         plan(tmp_path, mapping(join=join))
