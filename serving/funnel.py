@@ -201,9 +201,11 @@ class Funnel:
         at, context = request.at, request.context
         prepared = self.prepare(context)
         trace.add("features", len(context.history), len(prepared.history))
-        retrieved = self.retrieve(prepared, at=at, conditions=request.conditions, limit=self._width(request.limit))
+        needed = request.limit + len({*context.history, *context.applied, *context.dismissed})
+        width = max(self.recall_limit, 2 * needed)
+        retrieved = self.retrieve(prepared, at=at, conditions=request.conditions, limit=width)
         trace.add("recall", len(self.catalogue), len(retrieved.rows))
-        kept = self._cut(prepared, retrieved.rows, at=at, limit=max(self.coarse_limit, request.limit))
+        kept = self._cut(prepared, retrieved.rows, at=at, limit=max(self.coarse_limit, needed))
         trace.add("coarse", len(retrieved.rows), len(kept.rows))
         ranked = self.rank(prepared, kept.rows, at=at, known=kept.columns)
         trace.add("fine", len(kept.rows), len(ranked.rows))
@@ -273,9 +275,6 @@ class Funnel:
         retrieved = self.retrieve(prepared, at=at, conditions=conditions)
         kept = self._cut(prepared, retrieved.rows, at=at)
         return self.rank(prepared, kept.rows, at=at, known=kept.columns)
-
-    def _width(self, limit: int) -> int:
-        return max(self.recall_limit, 2 * limit)
 
     def _items(
         self, prepared: PreparedCandidate, ranked: Ranked, selection: Selection, at: datetime

@@ -1,6 +1,6 @@
 """Recall: from all jobs of a release to the few that are worth ranking, in one batched search.
 
-Up to five questions are asked at once: nearest vectors to the profile and to the history; best words (BM25) for the
+Several questions are asked at once: nearest vectors to the profile and to the history; best words (BM25) for the
 profile, for the newest history jobs, and for their places. The answers are fused by weighted reciprocal rank
 (Cormack et al. 2009): a job's score is the sum of weight / (60 + rank) over the answers that hold it.
 """
@@ -33,8 +33,10 @@ QUESTIONS: Mapping[str, float] = {
     "profile_words": 1.0,
     "history_words": 2.0,
     "history_places": 1.0,
+    "anything": 0.1,
 }
-"""The questions and their weights in the fusion."""
+"""The questions and their weights in the fusion. `anything`, the vectors nearest to the middle of the catalogue, is
+asked where no other vector is known, since words alone may find too few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,9 @@ class Recall:
         for name, text in self._words(prepared).items():
             if terms := tokens(text):
                 questions[name] = SparseQuery(terms=terms)
-        return questions or {"profile_meaning": DenseQuery(vector=self._typical)}
+        if not {"profile_meaning", "history_meaning"} & set(questions):
+            questions["anything"] = DenseQuery(vector=self._typical)
+        return questions
 
     def _words(self, prepared: PreparedCandidate) -> dict[str, str]:
         newest = prepared.history[-HISTORY_WORDS:]

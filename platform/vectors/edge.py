@@ -28,6 +28,7 @@ from rolecall.platform.vectors.protocol import (
     IndexPoints,
     Query,
     SearchFilter,
+    best,
     checked,
     epoch_us,
     ordered,
@@ -38,7 +39,7 @@ _BATCH = 1000
 _INDEXED = {
     **dict.fromkeys(KEYWORD_KEYS, edge.PayloadSchemaType.Keyword),
     **dict.fromkeys(TIME_KEYS, edge.PayloadSchemaType.Integer),
-    "remote": edge.PayloadSchemaType.Bool,
+    "remote": edge.PayloadSchemaType.Integer,
     "salary": edge.PayloadSchemaType.Float,
     "place": edge.PayloadSchemaType.Geo,
 }
@@ -101,14 +102,14 @@ class EdgeIndex:
 
     def search(self, queries: Sequence[Query], filter: SearchFilter, limit: int) -> list[Hits]:
         """See VectorIndex."""
-        if not queries:
-            return []
-        condition = edge_filter(filter)
-        params = self._params()
-        requests = [
-            edge.QueryRequest(limit, query=self._query(query), filter=condition, params=params) for query in queries
-        ]
-        return [_hits(points) for points in self._shard.query_batch(edge.QueryBatchRequest(requests))]
+        condition, params = edge_filter(filter), self._params()
+        ready = [self._query(query) for query in queries]
+
+        def ask(places: Sequence[int], wanted: int) -> list[Hits]:
+            requests = [edge.QueryRequest(wanted, query=ready[i], filter=condition, params=params) for i in places]
+            return [_hits(points) for points in self._shard.query_batch(edge.QueryBatchRequest(requests))]
+
+        return best(ask, len(ready), limit)
 
     def count(self, filter: SearchFilter | None = None) -> int:
         """See VectorIndex."""
@@ -154,7 +155,7 @@ def edge_filter(filter: SearchFilter) -> edge.Filter | None:
         edge.FieldCondition(key, match=edge.MatchAny(list(words))) for key, words in filter.keywords().items()
     ]
     if filter.remote is not None:
-        must.append(edge.FieldCondition("remote", match=edge.MatchValue(filter.remote)))
+        must.append(edge.FieldCondition("remote", match=edge.MatchValue(int(filter.remote))))
     if filter.salary_at_least is not None:
         must.append(edge.FieldCondition("salary", range=edge.RangeFloat(gte=float(filter.salary_at_least))))
     if filter.radius_km is not None and filter.lat is not None and filter.lon is not None:

@@ -12,7 +12,7 @@ to the engine in one call. Hits come best first; equal scores are ordered by row
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -142,7 +142,11 @@ class VectorIndex(Protocol):
         """Build what makes searches fast. Blocks until nothing is left to build."""
 
     def search(self, queries: Sequence[Query], filter: SearchFilter, limit: int) -> list[Hits]:
-        """One answer per query, at most `limit` hits each."""
+        """One answer per query, at most `limit` hits each; `limit` is at least 1.
+
+        Two indexes built from the same points answer alike, also where the cut falls among equal scores;
+        above `exact_below` points that holds for sparse queries only, since a graph differs from build to build.
+        """
 
     def count(self, filter: SearchFilter | None = None) -> int:
         """How many points there are, or pass the filter."""
@@ -165,7 +169,7 @@ def job_payload(job: Payload) -> dict[str, Any]:
         "employment_type": job.get("employment_type"),
         "seniority": job.get("seniority"),
         "category": list(job.get("category_path") or ()) or None,
-        "remote": job.get("remote"),
+        "remote": None if job.get("remote") is None else int(bool(job["remote"])),
         "salary": salary,
         "place": {"lat": lat, "lon": lon} if lat is not None and lon is not None else None,
         "posted_us": epoch_us(job.get("posted_at")),
@@ -183,6 +187,28 @@ def ordered(rows: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> Hit
     """Hits with equal scores put in row order, whatever order an engine gave them in."""
     order = np.lexsort((rows, -scores))
     return Hits(rows=rows[order], scores=scores[order])
+
+
+def best(ask: Callable[[Sequence[int], int], list[Hits]], queries: int, limit: int) -> list[Hits]:
+    """The first `limit` hits by (score, row) of each query, where an engine knows only scores.
+
+    `ask(places, wanted)` has the engine answer the queries at those places with up to `wanted` hits each.
+    An engine cuts a group of equal scores as its files happen to lie, and so answers otherwise after each
+    build. Hence more is asked for than wanted, and again more as long as the cut may lie within such a group.
+    """
+    if limit < 1:
+        raise InputError(f"a limit of {limit}", "at least 1")
+    answers: dict[int, Hits] = {}
+    open_places = list(range(queries))
+    wanted = limit + limit // 8 + 16
+    while open_places:
+        replies = ask(open_places, wanted)
+        for place, hits in zip(open_places, replies, strict=True):
+            if len(hits.rows) < wanted or hits.scores[limit - 1] > hits.scores[-1]:
+                answers[place] = Hits(rows=hits.rows[:limit], scores=hits.scores[:limit])
+        open_places = [place for place in open_places if place not in answers]
+        wanted *= 4
+    return [answers[place] for place in range(queries)]
 
 
 def checked(points: IndexPoints, config: IndexConfig) -> None:

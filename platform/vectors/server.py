@@ -27,6 +27,7 @@ from rolecall.platform.vectors.protocol import (
     IndexPoints,
     Query,
     SearchFilter,
+    best,
     checked,
     epoch_us,
     ordered,
@@ -37,7 +38,7 @@ _BATCH = 500
 _INDEXED = {
     **dict.fromkeys(KEYWORD_KEYS, models.PayloadSchemaType.KEYWORD),
     **dict.fromkeys(TIME_KEYS, models.PayloadSchemaType.INTEGER),
-    "remote": models.PayloadSchemaType.BOOL,
+    "remote": models.PayloadSchemaType.INTEGER,
     "salary": models.PayloadSchemaType.FLOAT,
     "place": models.PayloadSchemaType.GEO,
 }
@@ -93,23 +94,15 @@ class ServerIndex:
 
     def search(self, queries: Sequence[Query], filter: SearchFilter, limit: int) -> list[Hits]:
         """See VectorIndex."""
-        if not queries:
-            return []
         condition = server_filter(filter)
-        requests = [
-            models.QueryRequest(
-                query=self._vector(query),
-                using="dense" if isinstance(query, DenseQuery) else "bm25",
-                filter=condition,
-                params=self._params(query),
-                limit=limit,
-                with_payload=False,
-            )
-            for query in queries
-        ]
-        with _answered(self.name):
-            replies = self._client.query_batch_points(self.name, requests)
-        return [_hits(reply.points) for reply in replies]
+
+        def ask(places: Sequence[int], wanted: int) -> list[Hits]:
+            requests = [self._request(queries[place], condition, wanted) for place in places]
+            with _answered(self.name):
+                replies = self._client.query_batch_points(self.name, requests)
+            return [_hits(reply.points) for reply in replies]
+
+        return best(ask, len(queries), limit)
 
     def count(self, filter: SearchFilter | None = None) -> int:
         """See VectorIndex."""
@@ -143,11 +136,17 @@ class ServerIndex:
         terms = bm25.query(query.terms)
         return models.SparseVector(indices=terms.indices, values=terms.values)
 
-    def _params(self, query: Query) -> models.SearchParams | None:
-        if not isinstance(query, DenseQuery):
-            return None
+    def _request(self, query: Query, condition: models.Filter | None, wanted: int) -> models.QueryRequest:
+        dense = isinstance(query, DenseQuery)
         rescore = models.QuantizationSearchParams(rescore=True)
-        return models.SearchParams(hnsw_ef=self.config.ef_search, quantization=rescore)
+        return models.QueryRequest(
+            query=self._vector(query),
+            using="dense" if dense else "bm25",
+            filter=condition,
+            params=models.SearchParams(hnsw_ef=self.config.ef_search, quantization=rescore) if dense else None,
+            limit=wanted,
+            with_payload=False,
+        )
 
 
 def server_filter(filter: SearchFilter) -> models.Filter | None:
@@ -157,7 +156,7 @@ def server_filter(filter: SearchFilter) -> models.Filter | None:
         for key, words in filter.keywords().items()
     ]
     if filter.remote is not None:
-        must.append(models.FieldCondition(key="remote", match=models.MatchValue(value=filter.remote)))
+        must.append(models.FieldCondition(key="remote", match=models.MatchValue(value=int(filter.remote))))
     if filter.salary_at_least is not None:
         must.append(models.FieldCondition(key="salary", range=models.Range(gte=float(filter.salary_at_least))))
     if filter.radius_km is not None and filter.lat is not None and filter.lon is not None:
