@@ -26,7 +26,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from rolecall.platform.errors import InputError
-from rolecall.platform.settings import Settings, load_settings
+from rolecall.platform.settings import load_settings
 from rolecall.serving.loader import LoadedRelease, load_release
 from rolecall.serving.models import RecommendationReply, RecommendationRequest
 from rolecall.serving.reader import CandidateReader
@@ -47,12 +47,15 @@ class ReleaseModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         """Open the release's own copy of everything; called once by MLflow."""
         self._scratch = tempfile.TemporaryDirectory(prefix="rolecall-model-")
-        settings = _own(load_settings(), Path(self._scratch.name))
-        self._release = load_release(Path(context.artifacts[ARTIFACT]), settings, Path(self._scratch.name))
+        scratch, settings = Path(self._scratch.name), load_settings()
+        self._release = load_release(Path(context.artifacts[ARTIFACT]), settings, scratch)
+        if settings.home.is_dir():
+            use_online_job_features(self._release, online_features(settings), datetime.now(UTC))
+        else:  # leave no new home behind
+            settings = settings.model_copy(update={"home": scratch})
         self._reader = open_reader(settings)
-        use_online_job_features(self._release, online_features(settings), datetime.now(UTC))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row a recommended job, best first within each asking row. `params`: `limit`, `at` (ISO 8601).
 
         Raises InputError where a row is not a request.
@@ -62,7 +65,7 @@ class ReleaseModel(mlflow.pyfunc.PythonModel):
         if unknown:
             raise InputError(f"parameters {unknown}", f"{_PARAMETERS}")
         at = _instant(chosen.get("at"))
-        asked = pd.DataFrame(model_input).to_dict(orient="records")
+        asked = model_input.to_dict(orient="records")
         found = [
             line
             for row, record in enumerate(asked)
@@ -72,11 +75,6 @@ class ReleaseModel(mlflow.pyfunc.PythonModel):
 
     def _recommend(self, row: int, request: RecommendationRequest, at: datetime) -> RecommendationReply:
         return recommend(self._release, self._reader, request, request_id=f"row-{row}", at=at)
-
-
-def _own(settings: Settings, scratch: Path) -> Settings:
-    """Settings that leave no new home behind where there is none."""
-    return settings if settings.home.is_dir() else settings.model_copy(update={"home": scratch})
 
 
 def _instant(text: str | None) -> datetime:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rolecall.features.context import CandidateContext
+from rolecall.features.embedder import Embedder
 from rolecall.features.store import FeatureStore
 from rolecall.features.validation import validate_events
 from rolecall.platform.errors import InputError, UnavailableError
@@ -77,7 +78,7 @@ class ServingState:
         slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
         follower = Follower(
             champion=registry.reconcile,
-            load=partial(load_live, settings, registry.releases.fetch, features, clock),
+            load=partial(load_live, settings, registry.releases.fetch, features, Embedder(settings.embedder), clock),
             slot=slot,
             interval_s=settings.serve.follow_interval_s,
         )
@@ -186,11 +187,16 @@ def load_live(
     settings: Settings,
     fetch: Callable[[str], Path],
     features: FeatureStore,
+    embedder: Embedder,
     clock: Clock,
     release_id: str,
 ) -> LoadedRelease:
-    """A release with today's job features in place of those it was built with, where the online store has them."""
-    release = load_release(fetch(release_id), settings, settings.scratch_dir)
+    """A release with today's job features in place of those it was built with, where the online store has them.
+
+    `embedder` is shared by all releases it fits.
+    """
+    threads = settings.ray.threads_per_actor
+    release = load_release(fetch(release_id), settings, settings.scratch_dir, embedder=embedder, threads=threads)
     use_online_job_features(release, features, clock())
     return release
 

@@ -113,7 +113,7 @@ def prepare(settings: Settings, jobs: int) -> None:
 
     print(f"building a release over {jobs} jobs in {settings.home}", flush=True)
     today = datetime.now(UTC).date()
-    market = generate(MarketConfig(jobs=jobs, candidates=2_000, employers=max(50, jobs // 50), end=today))
+    market = generate(MarketConfig(jobs=jobs, candidates=600, employers=max(50, jobs // 50), end=today))
     store = TableStore(settings.tables_uri)
     tables = ((JOBS, market.jobs), (CANDIDATES, market.candidates), (EMPLOYERS, market.employers))
     for schema, rows in (*tables, (EVENTS, market.events)):
