@@ -16,6 +16,7 @@ from typing import Any
 
 from rolecall.pipelines.assemble import published_settings
 from rolecall.pipelines.daily_release import ReleaseSteps
+from rolecall.pipelines.daily_steps import DailySteps
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
 from rolecall.platform.registry import Registry
@@ -76,9 +77,22 @@ def run_daily(
 
 def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
     """The steps in order, with what each reads."""
-    history = ("ingest", "catalogue", "features", "index")
-    parts = ("ingest", "catalogue", "features", "index", "coarse", "fine")
     plan = [
+        *assembly_plan(work),
+        Step(name="evaluate", run=work.evaluate, inputs=("ingest", "features", "assemble")),
+        Step(name="release", run=work.release, inputs=("assemble", "evaluate")),
+        Step(name="gate", run=work.gate, inputs=("evaluate", "release")),
+    ]
+    if promote:
+        plan.append(Step(name="promote", run=work.promote, inputs=("evaluate", "release", "gate")))
+    return plan
+
+
+def assembly_plan(work: DailySteps) -> list[Step]:
+    """The first steps: from the tables to a sealed release folder that nobody has judged yet."""
+    history = ("ingest", "catalogue", "features", "index")
+    parts = (*history, "coarse", "fine")
+    return [
         Step(name="ingest", run=work.ingest),
         Step(name="catalogue", run=work.catalogue, inputs=("ingest",)),
         Step(name="features", run=work.features, inputs=("ingest",)),
@@ -88,13 +102,7 @@ def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
         Step(name="coarse", run=work.coarse, inputs=("training-set",)),
         Step(name="fine", run=work.fine, inputs=("training-set",)),
         Step(name="assemble", run=work.assemble, inputs=parts),
-        Step(name="evaluate", run=work.evaluate, inputs=("ingest", "features", "assemble")),
-        Step(name="release", run=work.release, inputs=("assemble", "evaluate")),
-        Step(name="gate", run=work.gate, inputs=("evaluate", "release")),
     ]
-    if promote:
-        plan.append(Step(name="promote", run=work.promote, inputs=("evaluate", "release", "gate")))
-    return plan
 
 
 def _result(run: Run, records: Mapping[str, StepRecord], record: MlflowRecord) -> DailyResult:

@@ -32,9 +32,7 @@ def submit_pipeline(
     handle = submit_job(
         RayJobService(address),
         entrypoint=entrypoint if promote else f"{entrypoint} --no-promote",
-        submission_id=submission_id(
-            pipeline, as_of, {"run": daily_run(settings, as_of).id, "home": str(settings.home)}
-        ),
+        submission_id=submission_id(pipeline, as_of, scope),
         working_dir=Path.cwd() if IMPORT_ROOT.is_dir() else None,
         env=_environment(settings),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -18,8 +19,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+WIDTH = shutil.get_terminal_size((140, 40)).columns
+"""Of the terminal; a file or a pipe is given 140 columns, so that tables stay whole."""
+
+console = Console(highlight=False, width=WIDTH)
+errors = Console(stderr=True, highlight=False, width=WIDTH)
 
 
 def emit(document: Any, as_json: bool, render: Callable[[], None]) -> None:
