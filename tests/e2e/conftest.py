@@ -32,17 +32,19 @@ class World:
         return small_settings(home)
 
 
-def small_settings(home: Path, **environment: str) -> Settings:
-    """Settings of a world that trains in seconds."""
-    small = {
-        "ROLECALL_HOME": str(home),
-        "ROLECALL_RANKING__COARSE_ROUNDS": "20",
-        "ROLECALL_RANKING__FINE_ROUNDS": "40",
-        "ROLECALL_RANKING__MAX_TRAINING_REQUESTS": "600",
-        "ROLECALL_RANKING__RECALL_LIMIT": "200",
-        "ROLECALL_RANKING__COARSE_LIMIT": "100",
-    }
-    return load_settings(environ=small | environment)
+SMALL = {
+    "ROLECALL_RANKING__COARSE_ROUNDS": "20",
+    "ROLECALL_RANKING__FINE_ROUNDS": "40",
+    "ROLECALL_RANKING__MAX_TRAINING_REQUESTS": "600",
+    "ROLECALL_RANKING__RECALL_LIMIT": "200",
+    "ROLECALL_RANKING__COARSE_LIMIT": "100",
+}
+"""A world that trains in seconds, as environment variables."""
+
+
+def small_settings(home: Path) -> Settings:
+    """The small world's settings below a home."""
+    return load_settings(environ=SMALL | {"ROLECALL_HOME": str(home)})
 
 
 def fill_tables(settings: Settings, *, jobs: int = 400, candidates: int = 150) -> None:
