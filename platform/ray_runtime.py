@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from rolecall.platform.settings import RaySettings
 _SOCKET_BYTES = 107
 _NODE_SOCKET = len("/") + 56 + len("/metrics.sock.1234567.tmp")
 _SESSION_SOCKET = len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+_KNOCK_SECONDS = 10.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -122,14 +124,22 @@ def runtime_folder(home: Path) -> Path:
 
 def _attach(ray: Any, address: str) -> RayHandle:
     try:
+        _knock(address)
         context = ray.init(address=address, log_to_driver=False, logging_level="warning")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UnavailableError(
             f"no Ray answers at {address}: {error}",
             "the address of a running cluster, or none to start one here",
             "correct ray.address or RAY_ADDRESS",
         ) from error
     return RayHandle(address=_address(ray), dashboard_url=context.dashboard_url or "", owned=True)
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at host:port. Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _haproxy_environment(settings: RaySettings, home: Path) -> dict[str, str]:
