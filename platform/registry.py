@@ -8,6 +8,7 @@ moved in MLflow, and repairs one that is missing or names no intact release.
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class Registry:
         self.promotions = promotions
         self.releases = releases
         self.model_name = promotions.model
-        self.who = who or f"{getpass.getuser()}@{socket.gethostname()}"
+        self.who = who or _whoami()
         with exclusive(promotions.engine, "mlflow"):  # two first starts must not both create MLflow's tables
             self.client: MlflowClient = configure_mlflow(tracking_uri)
             self.experiment_id = ensure_experiment(self.client, experiment, artifacts_uri)
@@ -285,6 +286,14 @@ class Registry:
         except (NotFoundError, IntegrityError):
             return False
         return True
+
+
+def _whoami() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _info(version: ModelVersion, aliases: dict[str, str]) -> ReleaseInfo:

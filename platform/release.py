@@ -194,9 +194,8 @@ def read_manifest(content: bytes, where: str = MANIFEST_FILE) -> Manifest:
         raise IntegrityError(f"{where} says release {manifest.id}", f"{expected}, which its content gives", _REBUILD)
     for part in manifest.parts:
         _check_file_name(part.file, IntegrityError)
-    if len({p.name for p in manifest.parts}) < len(manifest.parts) or len({p.file for p in manifest.parts}) < len(
-        manifest.parts
-    ):
+    names, files = [part.name for part in manifest.parts], [part.file for part in manifest.parts]
+    if len(set(names)) < len(names) or len(set(files)) < len(files):
         raise IntegrityError(f"{where} names a part or a file twice", "each once", _REBUILD)
     return manifest
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
 from rolecall.features.schema import EVENTS
 from rolecall.platform.errors import InputError
@@ -49,6 +50,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
         url = os.environ.get("ROLECALL_TEST_POSTGRES_URL", "")
         if not url:
             pytest.skip("ROLECALL_TEST_POSTGRES_URL names no database")
+        METADATA.drop_all(create_engine(url))
     engine = open_ledger(url)
     yield EventLog(engine)
     if request.param == "postgresql":

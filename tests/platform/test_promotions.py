@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
 from rolecall.platform.errors import ConflictError, InputError
 from rolecall.platform.ledger import METADATA, open_ledger
@@ -43,6 +44,7 @@ def promotions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Promo
         url = os.environ.get("ROLECALL_TEST_POSTGRES_URL", "")
         if not url:
             pytest.skip("ROLECALL_TEST_POSTGRES_URL names no database")
+        METADATA.drop_all(create_engine(url))
     engine = open_ledger(url)
     yield Promotions(engine)
     if request.param == "postgresql":
