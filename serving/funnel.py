@@ -9,13 +9,10 @@ ranked = funnel.rank(prepared, retrieved.rows, at=at)
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -24,20 +21,14 @@ import numpy.typing as npt
 from rolecall.features.catalogue import Catalogue, Floats, Rows
 from rolecall.features.context import CandidateContext
 from rolecall.features.pairs import PairFeatures, PreparedCandidate
-from rolecall.features.text import candidate_text
 from rolecall.platform.vectors.protocol import SearchFilter
 from rolecall.serving.policy import Selection
+from rolecall.serving.profiles import ProfileVectors
 from rolecall.serving.ranker import Ranker
 from rolecall.serving.reasons import Reasons
 from rolecall.serving.recall import Retrieved
 
 JobFeatures = Mapping[str, npt.NDArray[np.floating]]
-
-
-class Encoder(Protocol):
-    """Turns texts into unit vectors float32[n, d]."""
-
-    def encode(self, texts: Sequence[str]) -> Floats: ...
 
 
 class RecallStage(Protocol):
@@ -131,33 +122,6 @@ class Ranked:
     rows: Rows
     scores: Floats
     probabilities: Floats
-
-
-class ProfileVectors:
-    """Vectors of profile texts, the last few kept: the embedder is the slowest thing a request can ask for."""
-
-    def __init__(self, encoder: Encoder, *, kept: int = 20_000) -> None:
-        self._encoder = encoder
-        self._kept = kept
-        self._vectors: OrderedDict[bytes, Floats] = OrderedDict()
-        self._lock = Lock()
-
-    def of(self, context: CandidateContext) -> Floats | None:
-        """Unit vector float32[d] of the profile's text, None where the profile says nothing."""
-        text = candidate_text(context)
-        if not text:
-            return None
-        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        with self._lock:
-            if key in self._vectors:
-                self._vectors.move_to_end(key)
-                return self._vectors[key]
-        vector = np.asarray(self._encoder.encode([text])[0], np.float32)
-        with self._lock:
-            self._vectors[key] = vector
-            while len(self._vectors) > self._kept:
-                self._vectors.popitem(last=False)
-        return vector
 
 
 class Funnel:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -29,14 +29,22 @@ from rolecall.platform.settings import EmbedderSettings, Settings
 from rolecall.platform.vectors.backends import open_index
 from rolecall.platform.vectors.protocol import VectorIndex
 from rolecall.serving import parts
-from rolecall.serving.funnel import Funnel, FunnelRequest, ProfileVectors, SnapshotJobFeatures
+from rolecall.serving.funnel import Funnel, FunnelRequest, SnapshotJobFeatures
 from rolecall.serving.parts import EmbedderPart, FeaturesPart, PolicyPart
 from rolecall.serving.policy import Policy
+from rolecall.serving.profiles import Encoder, ProfileVectors
 from rolecall.serving.ranker import Calibrator, Ranker
 from rolecall.serving.recall import Recall
 from rolecall.serving.search import Search
 
 WARM_UP = CandidateContext(desired_titles=("engineer",), resume_text="warm up", skills=("planning",))
+
+
+class NamedEncoder(Encoder, Protocol):
+    """An encoder that says by a hash which vectors it makes, as Embedder does."""
+
+    @property
+    def hash(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +54,7 @@ class LoadedRelease:
     manifest: Manifest
     funnel: Funnel
     search: Search
-    embedder: Embedder
+    embedder: NamedEncoder
     index: VectorIndex
 
     def close(self) -> None:
@@ -64,7 +72,7 @@ def load_release(
     settings: Settings,
     scratch: Path,
     *,
-    embedder: Embedder | None = None,
+    embedder: NamedEncoder | None = None,
     seal: str | None = None,
     threads: int = 1,
 ) -> LoadedRelease:
@@ -95,7 +103,7 @@ def warm_up(release: LoadedRelease, at: datetime) -> None:
 
 
 def _assemble(
-    folder: Path, manifest: Manifest, pairs: PairFeatures, index: VectorIndex, embedder: Embedder, threads: int
+    folder: Path, manifest: Manifest, pairs: PairFeatures, index: VectorIndex, embedder: NamedEncoder, threads: int
 ) -> LoadedRelease:
     if index.count() != len(pairs.catalogue):
         raise IntegrityError(f"an index of {index.count()} jobs for a catalogue of {len(pairs.catalogue)}", "the same")
@@ -135,7 +143,7 @@ def _pairs(folder: Path) -> PairFeatures:
     return PairFeatures(catalogue, Lexicon.load(folder), JobVectors.load(folder / parts.VECTORS))
 
 
-def _embedder(part: EmbedderPart, settings: EmbedderSettings, given: Embedder | None, threads: int) -> Embedder:
+def _embedder(part: EmbedderPart, settings: EmbedderSettings, given: NamedEncoder | None, threads: int) -> NamedEncoder:
     if given is not None and given.hash == part.hash:
         return given
     wanted = settings.model_copy(update={"model": part.model, "max_tokens": part.max_tokens})

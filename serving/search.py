@@ -5,24 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
 
 import numpy as np
 
-from rolecall.features.catalogue import Catalogue, Floats
+from rolecall.features.catalogue import Catalogue
 from rolecall.features.text import tokens
 from rolecall.platform.vectors.protocol import DenseQuery, Query, SearchFilter, SparseQuery, VectorIndex
+from rolecall.serving.profiles import Encoder
 from rolecall.serving.recall import RANK_OFFSET, fuse
 
 MEANING, WORDS = 1.0, 1.0
 DEPTH = 100
 SNIPPET_WORDS = 30
-
-
-class TextEncoder(Protocol):
-    """Turns texts into unit vectors float32[n, d]."""
-
-    def encode(self, texts: list[str]) -> Floats: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +36,7 @@ class FoundJob:
 class Search:
     """Searches one release."""
 
-    def __init__(self, index: VectorIndex, catalogue: Catalogue, encoder: TextEncoder) -> None:
+    def __init__(self, index: VectorIndex, catalogue: Catalogue, encoder: Encoder) -> None:
         self.index = index
         self.catalogue = catalogue
         self.encoder = encoder

@@ -26,9 +26,10 @@ from rolecall.pipelines.index import build_index
 from rolecall.platform.settings import PolicySettings, VectorSettings
 from rolecall.platform.vectors.backends import open_index
 from rolecall.serving import parts
-from rolecall.serving.funnel import Encoder, Funnel, ProfileVectors, SnapshotJobFeatures
+from rolecall.serving.funnel import Funnel, SnapshotJobFeatures
 from rolecall.serving.parts import FeaturesPart, PolicyPart
 from rolecall.serving.policy import Policy
+from rolecall.serving.profiles import Encoder, ProfileVectors
 from rolecall.serving.ranker import Calibrator, Ranker
 from rolecall.serving.recall import Recall
 from rolecall.serving.search import Search

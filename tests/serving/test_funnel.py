@@ -11,7 +11,8 @@ import pytest
 
 from rolecall.features.context import CandidateContext
 from rolecall.platform.vectors.protocol import SearchFilter
-from rolecall.serving.funnel import FunnelReply, FunnelRequest, ProfileVectors, SnapshotJobFeatures
+from rolecall.serving.funnel import FunnelReply, FunnelRequest, SnapshotJobFeatures
+from rolecall.serving.profiles import ProfileVectors
 
 NURSE = CandidateContext(
     candidate_id="n", known=True, desired_titles=("night nurse",), skills=("triage",), city="Berlin",
