@@ -76,7 +76,7 @@ class EdgeIndex:
         folder = _fresh(scratch)
         try:
             shard = edge.EdgeShard.load(str(unpack(snapshot, folder)))
-        except Exception as error:
+        except Exception as error:  # the engine raises no narrower type of its own
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, IntegrityError):
                 raise

@@ -11,7 +11,7 @@ import pytest
 
 from rolecall.platform.errors import IntegrityError, NotFoundError, SettingsError
 from rolecall.platform.settings import VectorSettings
-from rolecall.platform.vectors.archive import HEAD, read_head, write_archive
+from rolecall.platform.vectors.archive import HEAD, read_head, unpack, write_archive
 from rolecall.platform.vectors.backends import create_index, index_config, open_index
 from rolecall.platform.vectors.edge import EdgeIndex
 from rolecall.platform.vectors.protocol import DenseQuery, IndexConfig, IndexPoints, SearchFilter, SparseQuery
@@ -55,6 +55,18 @@ def test_many_copies_of_a_snapshot_are_open_at_once_and_independent(snapshot: Pa
     assert other.count() == COUNT
     other.close()
     assert snapshot.read_bytes() == before
+
+
+def test_reserved_pages_are_not_stored_and_come_back_as_long_as_they_were(tmp_path: Path) -> None:
+    files = {"page": b"data" + bytes(3_000_000), "full": b"x" * 10, "zeros": bytes(2_000_000), "empty": b""}
+    (tmp_path / "in").mkdir()
+    for name, content in files.items():
+        (tmp_path / "in" / name).write_bytes(content)
+    config = IndexConfig(dimension=2, average_terms=1.0)
+    write_archive(tmp_path / "i.tar", "edge", config, folder=tmp_path / "in")
+    assert (tmp_path / "i.tar").stat().st_size < 50_000
+    folder = unpack(tmp_path / "i.tar", tmp_path / "out")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
 
 
 def test_closing_leaves_no_file_behind_and_may_be_repeated(snapshot: Path, tmp_path: Path) -> None:
