@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rolecall.features.catalogue import Rows
-from rolecall.features.pairs import PairFeatures, PreparedCandidate
+from rolecall.features.pairs import JOB_PREFIX, PairFeatures, PreparedCandidate
 
 Scores = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[np.float32]]
@@ -64,6 +64,16 @@ BASELINES: Mapping[str, Callable[[Question], Scores]] = {
     "recency": recency,
     "random": random,
 }
+
+
+OTHERS_BEHAVIOUR = frozenset({"popularity"})
+"""Baselines that use what other candidates did: no yardstick for a ranker that may not."""
+
+
+def fair_baselines(columns: Sequence[str]) -> tuple[str, ...]:
+    """The baselines that know no more than a ranker that reads these columns."""
+    full = any(name.startswith(JOB_PREFIX + "job_") for name in columns)
+    return tuple(name for name in BASELINES if full or name not in OTHERS_BEHAVIOUR)
 
 
 def _similarity(question: Question, history: str, profile: str) -> Scores:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from rolecall.features.catalogue import Catalogue
 from rolecall.features.context import CandidateContext
 from rolecall.features.store import FeatureStore
-from rolecall.pipelines.baselines import BASELINES, Columns, Question
+from rolecall.pipelines.baselines import BASELINES, Columns, Question, fair_baselines
 from rolecall.pipelines.metrics import METRICS, Array, Interval, bootstrap, ranks_of
 from rolecall.pipelines.targets import Target, instants
 from rolecall.pipelines.training_set import job_columns_at, read_contexts
@@ -116,10 +116,11 @@ class Judge:
         self,
         funnel: Funnel,
         *,
-        baselines: Sequence[str] = tuple(BASELINES),
+        baselines: Sequence[str] | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Evaluation:
-        """The funnel's and the baselines' values on every target."""
+        """The funnel's and the baselines' values on every target. Default: `fair_baselines` of the fine ranker."""
+        baselines = fair_baselines(funnel.fine.columns) if baselines is None else baselines
         answers: list[_Answer] = []
         for done, answer in enumerate(self._answers(funnel, baselines), start=1):
             answers.append(answer)

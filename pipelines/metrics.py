@@ -97,6 +97,7 @@ def bootstrap(values: npt.NDArray[np.floating], *, rounds: int, seed: int) -> In
 
 
 METRICS: dict[str, Callable[[Array, npt.NDArray[np.floating]], float]] = {
+    "recall@10": lambda ranks, _: recall_at(ranks, 10),
     "hr@10": lambda ranks, _: hit_at(ranks, 10),
     "hr@50": lambda ranks, _: hit_at(ranks, 50),
     "ndcg@10": lambda ranks, gains: ndcg_at(ranks, gains, 10),

@@ -17,7 +17,7 @@ from rolecall.pipelines.requests import choose
 class Target:
     """One question with its answer: at `at`, what should `candidate_id` have been recommended?
 
-    `job_ids`: distinct jobs engaged with from then to the end of the window and never before it; `labels`: LABELS
+    `job_ids`: distinct jobs engaged with from then to the end of the window and never before; `labels`: LABELS
     of the strongest engagement with each. Ids, not rows: releases with other catalogues answer the same targets.
     """
 
@@ -32,28 +32,37 @@ def collect_targets(
 ) -> tuple[Target, ...]:
     """One target for each of at most `limit` candidates active in [start, end), chosen by hash, in order of id.
 
-    The instant is the candidate's first event of the window: everything known is strictly before it.
+    Where a candidate's impressions were logged, the instant is their first event of the window and everything they
+    then engage with is relevant. In a plain view log it is the newest job: what they went on to, given all before.
     """
     told = events.filter(pl.col("actor") == "candidate", pl.col("occurred_at") < end)
+    fresh = _fresh(told, start)
     window = told.filter(pl.col("occurred_at") >= start)
+    shown = window.filter(pl.col("kind") == "impression").select("candidate_id").unique()
     begun = window.group_by("candidate_id").agg(pl.col("occurred_at").min().alias("at"))
-    acted = pl.col("kind").is_in(ENGAGEMENT_EVENTS)
-    before = told.filter(acted, pl.col("occurred_at") < start).select("candidate_id", "job_id").unique()
-    label = pl.col("kind").replace_strict(LABELS, default=0, return_dtype=pl.Int8)
-    fresh = (
-        window.filter(acted)
-        .join(before, on=["candidate_id", "job_id"], how="anti")
-        .group_by("candidate_id", "job_id")
-        .agg(label.max().alias("label"))
-        .sort("candidate_id", "job_id")
+    served = fresh.join(shown, on="candidate_id", how="semi").drop("at").join(begun, on="candidate_id")
+    newest = fresh.join(shown, on="candidate_id", how="anti").filter(
+        pl.col("at") == pl.col("at").max().over("candidate_id")
     )
-    found = fresh.group_by("candidate_id", maintain_order=True).agg("job_id", "label").join(begun, on="candidate_id")
-    kept = choose(found["candidate_id"].to_list(), limit=limit, seed=seed)
-    rows = found.filter(pl.col("candidate_id").is_in(sorted(kept))).sort("candidate_id")
+    columns = ("candidate_id", "at", "job_id", "label")
+    asked = pl.concat([served.select(columns), newest.select(columns)]).sort("candidate_id", "job_id")
+    kept = choose(asked["candidate_id"].unique().to_list(), limit=limit, seed=seed)
+    rows = asked.filter(pl.col("candidate_id").is_in(sorted(kept)))
+    grouped = rows.group_by("candidate_id", "at", maintain_order=True).agg("job_id", "label")
     return tuple(
         Target(candidate_id=who, at=at, job_ids=tuple(jobs), labels=tuple(labels))
-        for who, jobs, labels, at in rows.select("candidate_id", "job_id", "label", "at").iter_rows()
+        for who, at, jobs, labels in grouped.iter_rows()
     )
+
+
+def _fresh(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
+    """Jobs that candidates engaged with from `start` on and never before: since when, and how strongly."""
+    label = pl.col("kind").replace_strict(LABELS, default=0, return_dtype=pl.Int8)
+    acted = told.filter(pl.col("kind").is_in(ENGAGEMENT_EVENTS))
+    pairs = acted.group_by("candidate_id", "job_id").agg(
+        pl.col("occurred_at").min().alias("at"), label.max().alias("label")
+    )
+    return pairs.filter(pl.col("at") >= start)
 
 
 def instants(targets: Sequence[Target]) -> list[tuple[str, datetime]]:

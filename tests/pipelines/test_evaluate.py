@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rolecall.pipelines.baselines import BASELINES
+from rolecall.pipelines.baselines import BASELINES, fair_baselines
 from rolecall.pipelines.evaluate import FUNNEL, MAIN_METRIC, Evaluation, Judge
 from rolecall.pipelines.targets import collect_targets
 from rolecall.pipelines.train import TrainedRankers
+from rolecall.pipelines.training_set import training_columns
 
 if TYPE_CHECKING:
     from conftest import World
@@ -42,6 +43,22 @@ def test_a_target_holds_only_jobs_engaged_with_in_the_window_and_never_before(wo
         for job_id in target.job_ids:
             acts = mine.filter(pl.col("job_id") == job_id, ~pl.col("kind").is_in(["impression", "dismiss"]))
             assert acts["occurred_at"].min() >= world.cutoff
+
+
+def test_in_a_view_log_the_target_is_the_newest_job_given_all_before(world: World) -> None:
+    log = world.events.filter(pl.col("kind") == "view", pl.col("actor") == "candidate")
+    targets = collect_targets(log, start=world.cutoff, end=world.as_of)
+    assert len(targets) > 10
+    first = log.group_by("candidate_id", "job_id").agg(pl.col("occurred_at").min())
+    for target in targets:
+        mine = first.filter(pl.col("candidate_id") == target.candidate_id)
+        assert target.at == mine["occurred_at"].max()
+        assert set(target.job_ids) == set(mine.filter(pl.col("occurred_at") == target.at)["job_id"])
+
+
+def test_a_ranker_that_may_not_use_other_candidates_is_not_held_against_popularity() -> None:
+    assert set(fair_baselines(training_columns("ranker_full"))) == set(BASELINES)
+    assert set(BASELINES) - set(fair_baselines(training_columns("ranker_content"))) == {"popularity"}
 
 
 def test_which_candidates_are_asked_about_does_not_depend_on_the_others(world: World) -> None:
