@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,9 @@ def wait_for_signal() -> None:
 
 
 def _deploy(settings: Settings) -> None:
-    from ray import serve
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of ray.serve's own models
+        from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(

@@ -39,6 +39,7 @@ from rolecall.serving.models import (
 )
 from rolecall.serving.reader import CandidateReader
 from rolecall.serving.replies import recommendation_reply, search_filter, search_reply, with_profile
+from rolecall.serving.scratch import process_scratch
 
 Clock = Callable[[], datetime]
 
@@ -195,8 +196,8 @@ def load_live(
 
     `embedder` is shared by all releases it fits.
     """
-    threads = settings.ray.threads_per_actor
-    release = load_release(fetch(release_id), settings, settings.scratch_dir, embedder=embedder, threads=threads)
+    scratch, threads = process_scratch(settings.scratch_dir), settings.ray.threads_per_actor
+    release = load_release(fetch(release_id), settings, scratch, embedder=embedder, threads=threads)
     use_online_job_features(release, features, clock())
     return release
 
