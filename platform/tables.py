@@ -65,10 +65,8 @@ class TableStore:
         """
         wanted = list(columns) if columns is not None else schema.columns.names
         shape = pa.schema([schema.columns.field(name) for name in wanted])
-        table = self._open(schema.name, version)
-        if table is None:
-            return shape.empty_table()
-        return table.to_pyarrow_table(columns=wanted).select(wanted).cast(shape)
+        # Not DeltaTable.to_pyarrow_table: its threads abort about one short process in three at exit.
+        return self.scan(schema, version=version).select(wanted).collect().to_arrow().cast(shape)
 
     def scan(self, schema: TableSchema, *, version: int | None = None) -> pl.LazyFrame:
         """A lazy Polars frame over one version; empty where the table does not exist."""
