@@ -125,8 +125,8 @@ def build(settings: Settings) -> Any:
     """The Serve application of these settings, for `serve.run` or a cluster's Serve configuration."""
     from ray import serve
 
-    replica = serve.ingress()(Replica)
-    return serve.deployment(replica, **deployment_options(settings)).bind(settings)
+    deployment: Any = serve.deployment(serve.ingress()(Replica), **deployment_options(settings))
+    return deployment.bind(settings)
 
 
 def deployment_options(settings: Settings) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import mlflow.models
-import mlflow.pyfunc
 import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 from pydantic import ValidationError
 
 from rolecall.platform.errors import InputError
@@ -38,7 +38,7 @@ _JSON_COLUMNS = ("profile", "filters")
 _PARAMETERS = ("limit", "at")
 
 
-class ReleaseModel(mlflow.pyfunc.PythonModel):
+class ReleaseModel(PythonModel):
     """A release behind MLflow's `predict`."""
 
     _release: LoadedRelease
@@ -55,7 +55,9 @@ class ReleaseModel(mlflow.pyfunc.PythonModel):
             settings = settings.model_copy(update={"home": scratch})
         self._reader = open_reader(settings)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # MLflow's own returns nothing
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """One row a recommended job, best first within each asking row. `params`: `limit`, `at` (ISO 8601).
 
         Raises InputError where a row is not a request.
@@ -115,4 +117,4 @@ def _lines(row: int, reply: RecommendationReply) -> list[dict[str, Any]]:
     ]
 
 
-mlflow.models.set_model(ReleaseModel())
+set_model(ReleaseModel())
