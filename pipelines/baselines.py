@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rolecall.features.catalogue import Rows
-from rolecall.features.pairs import JOB_PREFIX, PairFeatures, PreparedCandidate
+from rolecall.features.pair_columns import JOB_PREFIX
+from rolecall.features.pairs import PairFeatures, PreparedCandidate
 
 Scores = npt.NDArray[np.float64]
 Columns = Mapping[str, npt.NDArray[np.float32]]

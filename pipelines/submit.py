@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rolecall.pipelines.daily import daily_run
 from rolecall.platform.jobs import JobState, RayJobService, submission_id, submit_job
@@ -28,7 +30,7 @@ def submit_pipeline(
     Raises UnavailableError where no dashboard answers at `address`.
     """
     scope = {"run": daily_run(settings, as_of).id, "home": str(settings.home)}
-    entrypoint = f"python -m rolecall.pipelines.job {pipeline} --as-of {as_of.isoformat()}"
+    entrypoint = f"{_interpreter(address)} -m rolecall.pipelines.job {pipeline} --as-of {as_of.isoformat()}"
     handle = submit_job(
         RayJobService(address),
         entrypoint=entrypoint if promote else f"{entrypoint} --no-promote",
@@ -49,3 +51,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     if CONFIG_VARIABLE in os.environ:
         env[CONFIG_VARIABLE] = str(Path(os.environ[CONFIG_VARIABLE]).absolute())
     return env | {"ROLECALL_HOME": str(settings.home)}
+
+
+def _interpreter(address: str) -> str:
+    """This environment's Python for a cluster on this machine, whatever PATH it was started with."""
+    return sys.executable if urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1") else "python"

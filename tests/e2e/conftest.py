@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS
 from rolecall.pipelines.daily import DailyResult, run_daily
+from rolecall.pipelines.demo import fill_tables
 from rolecall.pipelines.market.config import MarketConfig
-from rolecall.pipelines.market.generate import generate
+from rolecall.pipelines.market.generate import Marketplace, generate
 from rolecall.platform.settings import Settings, load_settings
-from rolecall.platform.tables import TableStore
 
 AS_OF = datetime.combine(datetime.now(UTC).date(), time(), UTC)
 
@@ -47,21 +46,13 @@ def small_settings(home: Path) -> Settings:
     return load_settings(environ=SMALL | {"ROLECALL_HOME": str(home)})
 
 
-def fill_tables(settings: Settings, *, jobs: int = 400, candidates: int = 150) -> None:
-    """Put a small marketplace that ends at AS_OF into the tables."""
-    market = generate(MarketConfig(jobs=jobs, candidates=candidates, employers=40, end=AS_OF.date()))
-    store = TableStore(settings.tables_uri)
-    for schema, rows in (
-        (JOBS, market.jobs),
-        (CANDIDATES, market.candidates),
-        (EMPLOYERS, market.employers),
-        (EVENTS, market.events),
-    ):
-        store.upsert(schema, rows)
+def small_market() -> Marketplace:
+    """A marketplace that ends at AS_OF."""
+    return generate(MarketConfig(jobs=400, candidates=150, employers=40, end=AS_OF.date()))
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     settings = small_settings(tmp_path_factory.mktemp("world") / "home")
-    fill_tables(settings)
+    fill_tables(settings, small_market())
     return World(settings=settings, result=run_daily(settings, AS_OF))

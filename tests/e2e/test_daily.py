@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pyarrow as pa
+
 from rolecall.features.schema import JOBS
 from rolecall.pipelines.daily import run_daily
+from rolecall.pipelines.demo import fill_tables
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import verify
+from rolecall.platform.tables import TableStore
 
-from .conftest import AS_OF, World, fill_tables, small_settings
+from .conftest import AS_OF, World, small_market, small_settings
 
 
 def test_a_run_ends_in_a_verified_registered_release(world: World) -> None:
@@ -39,18 +43,14 @@ def test_the_same_day_twice_is_the_same_release(world: World) -> None:
 
 def test_the_same_day_built_anew_elsewhere_is_the_same_release(world: World, tmp_path: Path) -> None:
     settings = small_settings(tmp_path / "other")
-    fill_tables(settings)
+    fill_tables(settings, small_market())
     assert run_daily(settings, AS_OF).release_id == world.result.release_id
 
 
 def test_later_rows_do_not_change_a_past_day(world: World, tmp_path: Path) -> None:
     settings = world.copy(tmp_path / "home")
-    from rolecall.platform.tables import TableStore
-
     store = TableStore(settings.tables_uri)
     rows = store.read(JOBS).to_pylist()[:5]
-    import pyarrow as pa
-
     changed = [row | {"title": "renamed later"} for row in rows]
     store.upsert(JOBS, pa.Table.from_pylist(changed, schema=JOBS.columns))
     assert run_daily(settings, AS_OF).release_id == world.result.release_id

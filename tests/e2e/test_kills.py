@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from rolecall.pipelines.daily import run_daily
+from rolecall.pipelines.demo import fill_tables
 from rolecall.platform.registry import Registry
 
-from .conftest import AS_OF, SMALL, World, fill_tables, small_settings
+from .conftest import AS_OF, SMALL, World, small_market, small_settings
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +58,7 @@ daily.run_daily(load_settings(), datetime.fromisoformat(sys.argv[2]))
 @pytest.mark.timeout(1500)
 def test_killed_at_every_step_in_turn_a_run_ends_in_the_same_release(world: World, tmp_path: Path) -> None:
     settings = small_settings(tmp_path / "home")
-    fill_tables(settings)
+    fill_tables(settings, small_market())
     environment = os.environ | SMALL | {"ROLECALL_HOME": str(settings.home)}
     for step in STEPS:
         died = subprocess.run(

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -163,63 +158,18 @@ def test_an_address_that_is_no_url_is_refused_and_a_silent_one_is_unavailable() 
             RayJobService(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
-def free_ports(count: int) -> list[int]:
-    opened = [socket.socket() for _ in range(count)]
-    for one in opened:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in opened]
-    for one in opened:
-        one.close()
-    return ports
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """A local Ray cluster of its own: free ports, its own folder, ended by process id."""
-    folder = tempfile.mkdtemp(prefix="rcj", dir="/tmp")
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "metrics-export-port", "ray-client-server-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"]
-    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--include-dashboard=true"]
-    command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000"]
-    command += ["--disable-usage-stats", f"--temp-dir={folder}"]
-    command += [f"--{name}={port}" for name, port in ports.items()]
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    head = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield answering(f"http://127.0.0.1:{ports['dashboard-port']}")
-    finally:
-        head.terminate()
-        head.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def answering(address: str) -> str:
-    """Wait until the cluster takes calls."""
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            RayJobService(address)
-        except UnavailableError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-        else:
-            return address
-
-
 @pytest.mark.slow
-def test_on_a_cluster_the_second_submit_follows_the_first(cluster: str, tmp_path: Path) -> None:
+def test_on_a_cluster_the_second_submit_follows_the_first(ray_cluster: str, tmp_path: Path) -> None:
     """The job counts its own runs in a file: submitted twice it must have run once."""
     runs = tmp_path / "runs"
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "job.py").write_text(
         f"import os\nopen({str(runs)!r}, 'a').write('x')\nprint('hello', os.environ['DAY'])\n"
     )
-    service = RayJobService(cluster)
+    service = RayJobService(ray_cluster)
     given = {"entrypoint": f"{sys.executable} job.py", "submission_id": submission_id("daily", MIDNIGHT)}
     first = submit_job(service, working_dir=tmp_path / "code", env={"DAY": "1st"}, **given)
-    second = submit_job(RayJobService(cluster), working_dir=tmp_path / "code", env={"DAY": "1st"}, **given)
+    second = submit_job(RayJobService(ray_cluster), working_dir=tmp_path / "code", env={"DAY": "1st"}, **given)
     assert (first.attached, second.attached) == (False, True)
     assert "hello 1st" in "".join(second.follow())
     assert first.result() == second.result() == "succeeded"
@@ -228,9 +178,9 @@ def test_on_a_cluster_the_second_submit_follows_the_first(cluster: str, tmp_path
 
 
 @pytest.mark.slow
-def test_on_a_cluster_the_source_tree_imports_in_the_job_and_on_its_workers(cluster: str) -> None:
+def test_on_a_cluster_the_source_tree_imports_in_the_job_and_on_its_workers(ray_cluster: str) -> None:
     code = f"{sys.executable} -c {shlex.quote(ON_A_WORKER)}"
-    handle = submit_job(RayJobService(cluster), entrypoint=code, submission_id="imports", working_dir=ROOT)
+    handle = submit_job(RayJobService(ray_cluster), entrypoint=code, submission_id="imports", working_dir=ROOT)
     log = "".join(handle.follow())
     assert handle.result() == "succeeded", log
     assert "driver rolecall worker" in log
@@ -238,8 +188,8 @@ def test_on_a_cluster_the_source_tree_imports_in_the_job_and_on_its_workers(clus
 
 
 @pytest.mark.slow
-def test_on_a_cluster_a_failed_job_is_tried_again_under_the_next_id(cluster: str) -> None:
-    service = RayJobService(cluster)
+def test_on_a_cluster_a_failed_job_is_tried_again_under_the_next_id(ray_cluster: str) -> None:
+    service = RayJobService(ray_cluster)
     first = submit_job(service, entrypoint="echo broken; exit 3", submission_id="breaks")
     assert first.result() in FINISHED - {"succeeded"}
     assert "broken" in "".join(first.follow())
@@ -249,8 +199,8 @@ def test_on_a_cluster_a_failed_job_is_tried_again_under_the_next_id(cluster: str
 
 
 @pytest.mark.slow
-def test_on_a_cluster_ids_collide_and_unknown_ids_are_told(cluster: str) -> None:
-    service = RayJobService(cluster)
+def test_on_a_cluster_ids_collide_and_unknown_ids_are_told(ray_cluster: str) -> None:
+    service = RayJobService(ray_cluster)
     service.submit(entrypoint="true", submission_id="once", runtime_env={})
     with pytest.raises(ConflictError, match="once is taken"):
         service.submit(entrypoint="true", submission_id="once", runtime_env={})
