@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from rolecall.features.schema import JOBS, SENIORITIES
 from rolecall.platform.errors import SchemaError
+
+pc: Any = pyarrow.compute  # its functions are made at import, where no type checker sees them
 
 Rows = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]

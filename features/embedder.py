@@ -44,9 +44,13 @@ class Embedder:
         self.threads = threads
         self.folder = model_folder(settings.model)
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """Names the vectors this embedder makes: weights, tokenizer, configuration, `max_tokens` and method."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256(f"{_METHOD} {self.settings.max_tokens}".encode())
         for file in sorted(p for p in self.folder.rglob("*") if p.is_file()):
             if file.suffix not in _IGNORED_FILES and file.name not in _IGNORED_FILES:

@@ -105,7 +105,10 @@ class TextField:
 
     def _row(self, row: int) -> SparseVector:
         inside = slice(self.matrix.indptr[row], self.matrix.indptr[row + 1])
-        return SparseVector(columns=self.matrix.indices[inside], values=self.matrix.data[inside])
+        return SparseVector(
+            columns=np.asarray(self.matrix.indices[inside], np.int32),
+            values=np.asarray(self.matrix.data[inside], np.float32),
+        )
 
     def similarity(self, query: LexicalQuery, rows: Rows) -> Floats:
         """Cosines of jobs `rows` with each query, float32[len(rows), k]."""

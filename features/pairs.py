@@ -202,7 +202,7 @@ class PairFeatures:
                 "employer_last": jobs.employer,
                 "category_last": jobs.category,
             }
-            columns.update({name: _equal(code.codes[rows], code.codes[last]) for name, code in codes.items()})
+            columns.update({name: _equal(code.codes[rows], int(code.codes[last])) for name, code in codes.items()})
         return columns
 
     def _shares(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
@@ -275,7 +275,7 @@ class PairFeatures:
         weights = np.zeros((self._skills.shape[1], 2), np.float32)
         weights[listed, 0] = 1
         if len(history):
-            np.add.at(weights[:, 1], self._skills[history].indices, np.float32(1 / len(history)))
+            np.add.at(weights[:, 1], self._skills[list(history)].indices, np.float32(1 / len(history)))
         return weights
 
 

@@ -242,7 +242,7 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _own_duckdb() -> Iterator[None]:
     """Feast's DuckDB store works on ibis' process-wide connection: give it one of ours and close it after."""
-    import ibis  # type: ignore[import-untyped]  # ships no types
+    import ibis  # ships no types
 
     before = ibis.options.default_backend
     connection = ibis.duckdb.connect()

@@ -130,11 +130,12 @@ class ReleaseSteps(DailySteps):
         """The release as a pyfunc model, and each ranker in its native flavour. Returns the pyfunc model's URI."""
         import lightgbm
         import mlflow
+        import mlflow.lightgbm as native
 
         folder = self.registry.releases.fetch(release_id)
         with mlflow.start_run(run_id=self.mlflow_run):
             for name, file in (("coarse", parts.COARSE), ("fine", parts.FINE)):
-                mlflow.lightgbm.log_model(lightgbm.Booster(model_file=folder / file), name=name, pip_requirements=[])
+                native.log_model(lightgbm.Booster(model_file=folder / file), name=name, pip_requirements=[])
         return log_release_model(run_id=self.mlflow_run, release_folder=folder, code_file=_code_file())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,8 @@ def _with_ray(
         num_cpus=1,
         runtime_env=actor_env(threads),
     )
-    for batch in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
+    batches: Iterator[Any] = iter(encoded.iter_batches(batch_size=None, batch_format="pyarrow"))
+    for batch in batches:
         flat = batch["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         yield batch["key"].to_pylist(), flat.reshape(batch.num_rows, -1)
 

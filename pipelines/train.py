@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rolecall.pipelines.examples import APPLY_LABEL, TrainingSet
-from rolecall.platform.errors import InputError
+from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.settings import RankingSettings
 from rolecall.serving.ranker import Calibrator
 
@@ -106,7 +106,10 @@ def train_ranker(
             scaling_config=ScalingConfig(num_workers=settings.workers),
             run_config=RunConfig(name="ranker", storage_path=folder),
         )
-        with trainer.fit().checkpoint.as_directory() as kept:
+        checkpoint = trainer.fit().checkpoint
+        if checkpoint is None:
+            raise UnavailableError("training ended without a checkpoint", todo="read the workers' logs")
+        with checkpoint.as_directory() as kept:
             return (Path(kept) / MODEL_FILE).read_text()
 
 

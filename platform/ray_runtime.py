@@ -15,6 +15,7 @@ their own and not below a home that may be anywhere.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import socket
 import tempfile
@@ -87,7 +88,7 @@ def start_ray(settings: RaySettings, home: Path) -> RayHandle:
         dashboard_port=settings.dashboard_port or None,
         _temp_dir=str(_session_folder(home)),
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.WARNING,
     )
     return RayHandle(address=_address(ray), dashboard_url=context.dashboard_url or "", owned=True)
 
@@ -125,7 +126,7 @@ def runtime_folder(home: Path) -> Path:
 def _attach(ray: Any, address: str) -> RayHandle:
     try:
         _knock(address)
-        context = ray.init(address=address, log_to_driver=False, logging_level="warning")
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError) as error:
         raise UnavailableError(
             f"no Ray answers at {address}: {error}",

@@ -147,9 +147,11 @@ class VectorIndex(Protocol):
         Two indexes built from the same points answer alike, also where the cut falls among equal scores;
         above `exact_below` points that holds for sparse queries only, since a graph differs from build to build.
         """
+        ...
 
     def count(self, filter: SearchFilter | None = None) -> int:
         """How many points there are, or pass the filter."""
+        ...
 
     def snapshot(self, path: Path) -> None:
         """Write one file from which `open_index` opens this index again."""
