@@ -16,8 +16,14 @@ from typing import Any
 
 import httpx
 import polars as pl
+import pyarrow.parquet as pq
 
 from rolecall.features.candidates import candidate_context
+from rolecall.features.catalogue import Catalogue
+from rolecall.features.context import CandidateContext
+from rolecall.features.job_vectors import JobVectors
+from rolecall.features.lexicon import Lexicon
+from rolecall.features.pairs import PairFeatures
 from rolecall.features.schema import CANDIDATES, EMPLOYERS, ENGAGEMENT_EVENTS, EVENTS, JOBS
 from rolecall.pipelines.assemble import RELEASE_FOLDER
 from rolecall.pipelines.commands import print_result
@@ -31,10 +37,14 @@ from rolecall.platform.console import console, table
 from rolecall.platform.errors import UnavailableError
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
+from rolecall.platform.vectors.backends import open_index
+from rolecall.platform.vectors.protocol import SearchFilter
+from rolecall.serving import parts
 from rolecall.serving.funnel import FunnelRequest
 from rolecall.serving.loader import load_release
 from rolecall.serving.models import RecommendationReply
 from rolecall.serving.printing import print_recommendations
+from rolecall.serving.recall import Recall
 
 
 def demo_settings(settings: Settings) -> Settings:
@@ -106,26 +116,44 @@ def choose_people(market: Marketplace) -> list[tuple[str, dict[str, Any]]]:
 
 
 class FirstRecommendation(Silent):
-    """An observer that recommends as soon as there is something to recommend with, before evaluation."""
+    """An observer that recommends as soon as there is something to recommend with: retrieval alone once the index
+    stands, all of the funnel once the release is assembled."""
 
     def __init__(self, settings: Settings, person: tuple[str, dict[str, Any]], as_of: datetime, started: float) -> None:
-        self._settings, self._person, self._as_of, self._started = settings, person, as_of, started
+        self._settings, self._as_of, self._started = settings, as_of, started
+        self._candidate_id = str(person[1]["candidate_id"])
 
     def finished(self, record: StepRecord) -> None:
-        if record.name != "assemble" or record.skipped:
+        if record.skipped:
             return
-        store = feature_store(self._settings)
-        candidate_id = self._person[1]["candidate_id"]
-        row = store.online_candidates([candidate_id], at=self._as_of)[0]
-        context = candidate_context(candidate_id, row, at=self._as_of)
-        with contextlib.closing(
-            load_release(record.folder / RELEASE_FOLDER, self._settings, self._settings.scratch_dir)
-        ) as release:
-            request = FunnelRequest(context=context, at=self._as_of, request_id="first", limit=3)
-            reply = release.funnel.recommend(request)
-        titles = "; ".join(f"{item.title} ({item.place})" for item in reply.items)
+        if record.name == "index":
+            self._say("first recommendation, by retrieval alone,", self._retrieved(record.folder))
+        elif record.name == "assemble":
+            self._say("first ranked recommendation", self._ranked(record.folder / RELEASE_FOLDER))
+
+    def _context(self) -> CandidateContext:
+        row = feature_store(self._settings).online_candidates([self._candidate_id], at=self._as_of)[0]
+        return candidate_context(self._candidate_id, row, at=self._as_of)
+
+    def _retrieved(self, folder: Path) -> list[str]:
+        catalogue = Catalogue.from_table(pq.read_table(folder.parent / "catalogue" / parts.JOBS))
+        vectors = JobVectors.load(folder / parts.VECTORS)
+        pairs = PairFeatures(catalogue, Lexicon.load(folder.parent / "catalogue"), vectors)
+        index = open_index(self._settings.vectors, folder / parts.INDEX, scratch=self._settings.scratch_dir)
+        with contextlib.closing(index):
+            prepared = pairs.prepare(self._context())
+            live = SearchFilter(at=self._as_of)
+            found = Recall(index, catalogue, vectors).retrieve(prepared, live, 3)
+        return [f"{catalogue.titles[row]} ({catalogue.places[row]})" for row in found.rows]
+
+    def _ranked(self, folder: Path) -> list[str]:
+        with contextlib.closing(load_release(folder, self._settings, self._settings.scratch_dir)) as release:
+            request = FunnelRequest(context=self._context(), at=self._as_of, request_id="first", limit=3)
+            return [f"{item.title} ({item.place})" for item in release.funnel.recommend(request).items]
+
+    def _say(self, what: str, titles: list[str]) -> None:
         took = time.monotonic() - self._started
-        console.print(f"[bold]first recommendation after {took:.0f} s[/] for {candidate_id}: {titles}")
+        console.print(f"[bold]{what} after {took:.0f} s[/] for {self._candidate_id}: {'; '.join(titles)}")
 
 
 @contextlib.contextmanager
@@ -146,7 +174,7 @@ def http_server(settings: Settings) -> Iterator[str]:
         try:
             yield wait_until_ready(f"http://127.0.0.1:{ports[0]}", process, log)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             process.wait(60)
 
 

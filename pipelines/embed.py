@@ -7,6 +7,7 @@ what the cache held, on the number of actors, nor on the order in which they fin
 from __future__ import annotations
 
 import logging
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -71,6 +72,7 @@ def _with_ray(
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     blocks = [pa.table({"key": list(chunk), "text": [texts[key] for key in chunk]}) for chunk in chunks]
     free = int(ray.cluster_resources().get("CPU", 2)) - 1
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is ours to show
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     encoded = ray.data.from_arrow(blocks).map_batches(
