@@ -7,7 +7,6 @@ what the cache held, on the number of actors, nor on the order in which they fin
 from __future__ import annotations
 
 import logging
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
