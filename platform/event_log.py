@@ -96,10 +96,14 @@ class EventLog:
         query = select(EVENT_LOG).where(EVENT_LOG.c.sequence > sequence).order_by(EVENT_LOG.c.sequence).limit(limit)
         return self._fetch(query)
 
-    def of_candidate(self, candidate_id: str, *, after: int = 0, limit: int = 200) -> list[LoggedEvent]:
-        """A candidate's newest events above `after`, oldest first: with a watermark, what no drain has moved yet."""
+    def of_candidate(
+        self, candidate_id: str, *, kinds: Sequence[str] | None = None, after: int = 0, limit: int = 200
+    ) -> list[LoggedEvent]:
+        """A candidate's newest events of these kinds (default: all) above `after`, in the order they were posted."""
         table = EVENT_LOG.c
         query = select(EVENT_LOG).where(table.candidate_id == candidate_id, table.sequence > after)
+        if kinds is not None:
+            query = query.where(table.kind.in_(kinds))
         return self._fetch(query.order_by(table.sequence.desc()).limit(limit))[::-1]
 
     def last_sequence(self) -> int:
