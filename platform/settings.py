@@ -222,14 +222,25 @@ def load_settings(path: Path | None = None, *, environ: dict[str, str] | None = 
     folders = {name: _absolute(getattr(storage, name)) for name in ("tables_uri", "artifacts_uri")}
     return settings.model_copy(
         update={
-            "home": settings.home.expanduser().absolute(),
+            "home": _folder(settings.home),
             "storage": storage.model_copy(update=folders),
         }
     )
 
 
 def _absolute(uri: str) -> str:
-    return uri if not uri or "://" in uri else str(Path(uri).expanduser().absolute())
+    return uri if not uri or "://" in uri else str(_folder(Path(uri)))
+
+
+def _folder(path: Path) -> Path:
+    """Absolute. Delta Lake and database URLs read some characters as their own: refused before anything is there."""
+    whole = path.expanduser().absolute()
+    wrong = sorted(set(str(whole)) & set("%?[]"))
+    if wrong:
+        raise SettingsError(
+            f"folder {whole} holds {' '.join(wrong)}", "a path without % ? [ ]", "choose another folder"
+        )
+    return whole
 
 
 def _read_file(path: Path | None, env: dict[str, str]) -> dict[str, Any]:

@@ -69,3 +69,11 @@ def test_every_local_folder_is_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_address_stays_as_it_is(uri: str) -> None:
     settings = load_settings(environ={}, storage={"tables_uri": uri, "artifacts_uri": uri})
     assert (settings.tables_uri, settings.artifacts_uri) == (uri, uri)
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a?b", "[a]"])
+def test_a_folder_that_stores_would_misread_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match="another folder"):
+        load_settings(environ={}, home=tmp_path / name)
+    with pytest.raises(SettingsError, match="another folder"):
+        load_settings(environ={}, storage={"tables_uri": str(tmp_path / name)})

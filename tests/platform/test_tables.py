@@ -15,9 +15,10 @@ from rolecall.platform.tables import TableSchema, TableStore
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> TableStore:
-    return TableStore(str(tmp_path / "tables"))
+@pytest.fixture(params=["tables", "my täbles #1"])
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> TableStore:
+    """Below a plain folder, and below one that a URI writes in another way."""
+    return TableStore(str(tmp_path / request.param))
 
 
 def rows(schema: TableSchema, *given: dict[str, object]) -> pa.Table:
