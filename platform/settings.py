@@ -18,6 +18,7 @@ from rolecall.platform.errors import SettingsError
 
 ENV_PREFIX = "ROLECALL_"
 CONFIG_VARIABLE = "ROLECALL_CONFIG"
+SETTINGS_FILE = Path("rolecall.toml")
 _NOT_SETTINGS = (CONFIG_VARIABLE, "ROLECALL_TEST_")
 
 
@@ -245,7 +246,7 @@ def _folder(path: Path) -> Path:
 
 def _read_file(path: Path | None, env: dict[str, str]) -> dict[str, Any]:
     named = path or (Path(env[CONFIG_VARIABLE]) if env.get(CONFIG_VARIABLE) else None)
-    file = named or Path("rolecall.toml")
+    file = named or SETTINGS_FILE
     if not file.exists():
         if named:
             raise SettingsError(f"settings file {file} does not exist", "a TOML file", "correct the path")
