@@ -140,7 +140,8 @@ def watermark_name(schema: TableSchema) -> str:
 def drain(log: EventLog, store: TableStore, schema: TableSchema, *, batch: int = 20_000) -> DrainResult:
     """Move every event above the watermark into a Delta table; the watermark follows each commit.
 
-    Repeating a batch after a kill changes nothing, because the upsert is keyed. Values outside the schema's columns
+    Repeating a batch after a kill changes nothing, because the upsert is keyed, and an event that the table knows from
+    elsewhere stays what it was: nobody rewrites the past by posting. Values outside the schema's columns
     are left in the log. Raises ConflictError where another writer committed at the same time: drain again.
     """
     name = watermark_name(schema)
@@ -149,7 +150,7 @@ def drain(log: EventLog, store: TableStore, schema: TableSchema, *, batch: int =
     while events := log.read_after(sequence, batch):
         rows, bad = _to_table(events, schema)
         if rows.num_rows:
-            inserted += store.upsert(schema, rows).inserted
+            inserted += store.upsert(schema, rows, replace=False).inserted
         sequence = log.advance(name, events[-1].sequence)
         read += len(events)
         refused += bad

@@ -78,14 +78,17 @@ class TableStore:
             return _scan_files(table, schema)
         return pl.scan_delta(self.path(schema.name), version=version, storage_options=self.options or None)
 
-    def upsert(self, schema: TableSchema, rows: pa.Table) -> UpsertResult:
+    def upsert(self, schema: TableSchema, rows: pa.Table, *, replace: bool = True) -> UpsertResult:
         """Insert new keys and replace changed rows in one commit; writing known rows again changes nothing.
 
-        `rows` must hold each key once. Raises SchemaError on wrong columns, InputError on a repeated key,
-        ConflictError when another writer committed to the same rows at the same time.
+        Without `replace` a known key keeps the row it has. `rows` must hold each key once. Raises SchemaError on wrong
+        columns, InputError on a repeated key, ConflictError when another writer committed to the same rows at the
+        same time.
         """
         rows = _conform(schema, rows)
         fresh, changed, unchanged = self._compare(schema, rows)
+        if not replace:
+            changed, unchanged = changed.slice(0, 0), rows.num_rows - fresh.num_rows
         write = pa.concat_tables([fresh, changed])
         if write.num_rows:
             self._merge(schema, write) if self.version(schema.name) is not None else self._append(schema, write)

@@ -60,6 +60,13 @@ def test_upsert_inserts_updates_and_leaves_known_rows_alone(store: TableStore) -
     assert stored == {"j1": ["sql"], "j2": ["sql", "python"], "j3": ["sql", "python"]}
 
 
+def test_without_replace_a_known_key_keeps_its_row(store: TableStore) -> None:
+    store.upsert(JOBS, rows(JOBS, job(1)))
+    result = store.upsert(JOBS, rows(JOBS, job(1, title="new"), job(2)), replace=False)
+    assert (result.inserted, result.updated, result.unchanged) == (1, 0, 1)
+    assert sorted(store.read(JOBS)["title"].to_pylist()) == ["title 1", "title 2"]
+
+
 def test_writing_the_same_rows_again_makes_no_version(store: TableStore) -> None:
     first = store.upsert(JOBS, rows(JOBS, job(1), job(2)))
     again = store.upsert(JOBS, rows(JOBS, job(2), job(1)))
