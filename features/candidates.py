@@ -50,28 +50,49 @@ def candidate_context(candidate_id: str, row: Mapping[str, Any], *, at: datetime
 
 
 def with_events(
-    context: CandidateContext, events: Sequence[CandidateEvent], *, history_length: int
+    context: CandidateContext,
+    events: Sequence[CandidateEvent],
+    *,
+    at: datetime,
+    history_length: int,
+    stored_until: datetime | None = None,
 ) -> CandidateContext:
-    """The context after the candidate's own newer events, oldest first: those the last run has not seen.
+    """The context at `at` after the candidate's own events, oldest first, as the next run's row will tell it.
 
-    Events that the stored row already counts may be given again: nothing changes but the order of the history.
+    Events that the stored row already counts may be given again. Those up to `stored_until`, the row's newest
+    engagement, leave history and counts as they are; a job applied to or dismissed then stays so, however late it
+    was posted. Daily snapshots and `mean_dwell_seconds` wait for the next run.
     """
+    if not events:
+        return context
     history = dict.fromkeys(context.history)
     applied, dismissed = set(context.applied), set(context.dismissed)
+    engaged: list[datetime] = []
     for event in events:
-        if event.kind in ENGAGEMENT_EVENTS:
+        newer = stored_until is None or event.occurred_at > stored_until
+        if newer and event.kind in ENGAGEMENT_EVENTS:
             history.pop(event.job_id, None)
             history[event.job_id] = None
+            engaged.append(event.occurred_at)
         if event.kind == "apply":
             applied.add(event.job_id)
         if event.kind == "dismiss":
             dismissed.add(event.job_id)
+    more = {
+        "engagement_count": len(engaged),
+        "apply_count": len(applied - context.applied),
+        "dismiss_count": len(dismissed - context.dismissed),
+    }
+    activity = {**context.activity, **{name: context.activity.get(name, 0.0) + n for name, n in more.items()}}
+    if engaged:
+        activity[HOURS_SINCE_ENGAGEMENT] = (at - engaged[-1]).total_seconds() / _SECONDS_AN_HOUR
     return replace(
         context,
-        known=context.known or bool(events),
+        known=True,
         history=tuple(history)[-history_length:],
         applied=frozenset(applied),
         dismissed=frozenset(dismissed),
+        activity=activity,
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rolecall.pipelines.daily import DailyResult
 
 PIPELINES = ("daily",)
+EARLIEST_YEAR, LATEST_YEAR = 1901, 2200
 AsOf = Annotated[
     str | None,
     typer.Option("--as-of", help="As if it were this instant: ISO 8601, UTC without a zone; default today, 00:00."),
@@ -94,6 +95,8 @@ def parse_as_of(text: str | None) -> datetime:
         raise InputError(
             f"--as-of {text!r} is no instant", "ISO 8601, for example 2026-11-22 or 2026-11-22T06:00:00Z"
         ) from error
+    if not EARLIEST_YEAR <= instant.year < LATEST_YEAR:
+        raise InputError(f"--as-of {text!r}", f"an instant in the years {EARLIEST_YEAR} to {LATEST_YEAR - 1}")
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
 
 

@@ -46,8 +46,15 @@ class DailyResult:
 
 
 def daily_run(settings: Settings, as_of: datetime) -> Run:
-    """The run of one instant: the same instant, code and settings are the same run."""
-    determinants = {"code": code_version(), "settings": published_settings(settings)}
+    """The run of one instant: the same instant, code and settings are the same run.
+
+    The gate's settings are no part of a release, but of its verdict: with others the release is judged anew.
+    """
+    determinants = {
+        "code": code_version(),
+        "settings": published_settings(settings),
+        "gate": settings.gate.model_dump(mode="json"),
+    }
     return Run(settings.runs_dir, "daily", as_of, determinants)
 
 
@@ -84,7 +91,7 @@ def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
         Step(name="gate", run=work.gate, inputs=("evaluate", "release")),
     ]
     if promote:
-        plan.append(Step(name="promote", run=work.promote, inputs=("evaluate", "release", "gate")))
+        plan.append(Step(name="promote", run=work.promote, inputs=("evaluate", "release", "gate"), again=True))
     return plan
 
 

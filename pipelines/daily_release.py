@@ -76,18 +76,22 @@ class ReleaseSteps(DailySteps):
         return StepResult(values={"passed": passed}, metrics={"gate.passed": float(passed)})
 
     def promote(self, step: StepContext) -> StepResult:
-        """Make a release that passed the champion, if the champion is still the one it was judged against."""
+        """Make a release that passed the champion, if the champion is still the one it was judged against and not
+        of a later day: a backfill is built and judged, but must not serve the past."""
         release, expected = step.value("release", "release"), step.value("evaluate", "champion")
+        champion = self.registry.reconcile()
+        if champion == release:
+            return StepResult(values={"promoted": True, "why": "it is the champion"})
         if not step.value("gate", "passed"):
             return StepResult(values={"promoted": False, "why": "the gate refused it"})
-        if expected == release:
-            return StepResult(values={"promoted": True, "why": "it was the champion already"})
+        if champion is not None and (later := self.registry.releases.manifest(champion).as_of) > step.as_of:
+            why = f"the champion {champion} is of a later day, {later:%Y-%m-%d %H:%M}: promote this one by hand"
+            return StepResult(values={"promoted": False, "why": why})
         why = f"daily run as of {step.as_of:%Y-%m-%d %H:%M}"
         try:
             self.registry.promote(release, expected=expected, why=why, automatic=True)
         except ConflictError as conflict:
-            if self.registry.champion() != release:
-                return StepResult(values={"promoted": False, "why": str(conflict)})
+            return StepResult(values={"promoted": False, "why": str(conflict)})
         return StepResult(values={"promoted": True, "why": why})
 
     def _judge(self, step: StepContext) -> Judge:

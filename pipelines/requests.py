@@ -18,6 +18,7 @@ from rolecall.features.schema import ENGAGEMENT_EVENTS
 from rolecall.pipelines.examples import LABELS
 
 HELD_OUT_PERCENT = 15
+_SHOWN_TO = ["request_id", "candidate_id"]
 REQUEST_SCHEMA = pl.Schema(
     {
         "request": pl.String(),
@@ -61,19 +62,32 @@ def choose(names: Sequence[str], *, limit: int, seed: int) -> set[str]:
 
 
 def _shown(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
-    """Jobs shown together, each with the strongest response under the same request."""
+    """Jobs shown together, each with the same candidate's strongest response under the same request.
+
+    A client may use one request id for two people: the one who was shown something first keeps its name.
+    """
     named = told.filter(pl.col("request_id").is_not_null())
     seen = named.filter(pl.col("kind") == "impression")
-    whole = seen.group_by("request_id").agg(pl.col("occurred_at").min().alias("at"), pl.col("candidate_id").first())
-    answers = named.group_by("request_id", "job_id").agg(pl.col("label").max())
+    whole = (
+        seen.group_by(_SHOWN_TO)
+        .agg(pl.col("occurred_at").min().alias("at"))
+        .sort("request_id", "at", "candidate_id")
+        .with_columns(
+            pl.when(pl.col("request_id").is_first_distinct())
+            .then("request_id")
+            .otherwise(pl.concat_str("request_id", pl.lit(" of "), "candidate_id"))
+            .alias("request")
+        )
+    )
+    answers = named.group_by(*_SHOWN_TO, "job_id").agg(pl.col("label").max())
     return (
-        seen.select("request_id", "job_id")
+        seen.select(*_SHOWN_TO, "job_id")
         .unique()
-        .join(whole, on="request_id")
+        .join(whole, on=_SHOWN_TO)
         .filter(pl.col("at") >= start)
-        .join(answers, on=["request_id", "job_id"], how="left")
+        .join(answers, on=[*_SHOWN_TO, "job_id"], how="left")
         .select(
-            pl.col("request_id").alias("request"),
+            "request",
             "candidate_id",
             "at",
             "job_id",
@@ -85,10 +99,10 @@ def _shown(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
 
 def _engaged(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
     """First engagements with jobs that no logged request explains."""
-    seen = told.filter(pl.col("kind") == "impression", pl.col("request_id").is_not_null()).select("request_id").unique()
+    seen = told.filter(pl.col("kind") == "impression", pl.col("request_id").is_not_null()).select(_SHOWN_TO).unique()
     acted = told.filter(pl.col("kind").is_in(ENGAGEMENT_EVENTS))
     first = acted.group_by("candidate_id", "job_id").agg(pl.col("occurred_at").min().alias("at"), pl.col("label").max())
-    explained = acted.join(seen, on="request_id", how="semi").select("candidate_id", "job_id").unique()
+    explained = acted.join(seen, on=_SHOWN_TO, how="semi").select("candidate_id", "job_id").unique()
     rows = first.join(explained, on=["candidate_id", "job_id"], how="anti").filter(pl.col("at") >= start)
     name = pl.concat_str("candidate_id", pl.lit(" @ "), pl.col("at").dt.epoch("us").cast(pl.String))
     return rows.select(name.alias("request"), "candidate_id", "at", "job_id", "label", pl.lit(False).alias("shown"))

@@ -6,7 +6,8 @@
         index.partial/           a step that was running when the process died; thrown away on rerun
 
 A step writes into a `.partial` folder that is renamed when it returns, so a finished step is either
-whole or absent. Rerunning a run skips finished steps; nothing of a run depends on the clock.
+whole or absent. Rerunning a run skips finished steps (but those that say `again`); nothing of a run depends on the
+clock.
 """
 
 from __future__ import annotations
@@ -70,11 +71,15 @@ class StepContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """`run` writes files below the context's folder and returns a result. `inputs` names earlier steps."""
+    """`run` writes files below the context's folder and returns a result. `inputs` names earlier steps.
+
+    `again`: executed on every rerun, because what it ends in depends on what others did meanwhile.
+    """
 
     name: str
     run: Callable[[StepContext], StepResult]
     inputs: tuple[str, ...] = ()
+    again: bool = False
 
 
 class Observer(Protocol):
@@ -102,7 +107,7 @@ class Run:
         self.as_of = as_of.astimezone(UTC)
         self.pipeline = pipeline
         self.determinants = dict(determinants)
-        canonical = json.dumps(self.determinants, sort_keys=True, default=str)
+        canonical = json.dumps([self.as_of.isoformat(), self.determinants], sort_keys=True, default=str)
         self.digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         self.id = f"{pipeline}-{self.as_of:%Y%m%dT%H%M%S}-{self.digest}"
         self.folder = root / self.id
@@ -120,7 +125,8 @@ class Run:
             for number, step in enumerate(steps, start=1):
                 for observer in observers:
                     observer.started(step, number, len(steps))
-                record = self.finished(step.name) or self._run(step, records, observers)
+                finished = None if step.again else self.finished(step.name)
+                record = finished or self._run(step, records, observers)
                 records[step.name] = record
                 for observer in observers:
                     observer.finished(record)
@@ -177,6 +183,7 @@ class Run:
         stored = {key: value for key, value in asdict(record).items() if key not in ("folder", "skipped")}
         (partial / STEP_FILE).write_text(json.dumps(stored, indent=1, default=str))
         _sync_tree(partial)
+        shutil.rmtree(record.folder, ignore_errors=True)  # of a step that is executed again
         partial.rename(record.folder)
         _sync(self.folder)
         return record

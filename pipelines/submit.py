@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from rolecall.pipelines.daily import daily_run
 from rolecall.platform.jobs import JobState, RayJobService, submission_id, submit_job
-from rolecall.platform.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings
+from rolecall.platform.settings import CONFIG_VARIABLE, ENV_PREFIX, SETTINGS_FILE, Settings
 
 IMPORT_ROOT = Path("infra/import_root")
 
@@ -46,10 +46,16 @@ def submit_pipeline(
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Our own variables, with the home made absolute: a job runs in a temporary copy of the working folder."""
+    """Our own variables, with every folder made absolute: a job runs in a temporary copy of the working folder, or,
+    with an installed wheel, in none. There the settings file of this folder is named."""
     env = {name: text for name, text in os.environ.items() if name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE}
-    if CONFIG_VARIABLE in os.environ:
-        env[CONFIG_VARIABLE] = str(Path(os.environ[CONFIG_VARIABLE]).absolute())
+    here = SETTINGS_FILE if SETTINGS_FILE.exists() and not IMPORT_ROOT.is_dir() else None
+    file = os.environ.get(CONFIG_VARIABLE) or here
+    if file:
+        env[CONFIG_VARIABLE] = str(Path(file).absolute())
+    for name in ("tables_uri", "artifacts_uri"):
+        if uri := getattr(settings.storage, name):
+            env[f"{ENV_PREFIX}STORAGE__{name.upper()}"] = uri
     return env | {"ROLECALL_HOME": str(settings.home)}
 
 

@@ -96,10 +96,14 @@ class EventLog:
         query = select(EVENT_LOG).where(EVENT_LOG.c.sequence > sequence).order_by(EVENT_LOG.c.sequence).limit(limit)
         return self._fetch(query)
 
-    def of_candidate(self, candidate_id: str, *, after: int = 0, limit: int = 200) -> list[LoggedEvent]:
-        """A candidate's newest events above `after`, oldest first: with a watermark, what no drain has moved yet."""
+    def of_candidate(
+        self, candidate_id: str, *, kinds: Sequence[str] | None = None, after: int = 0, limit: int = 200
+    ) -> list[LoggedEvent]:
+        """A candidate's newest events of these kinds (default: all) above `after`, in the order they were posted."""
         table = EVENT_LOG.c
         query = select(EVENT_LOG).where(table.candidate_id == candidate_id, table.sequence > after)
+        if kinds is not None:
+            query = query.where(table.kind.in_(kinds))
         return self._fetch(query.order_by(table.sequence.desc()).limit(limit))[::-1]
 
     def last_sequence(self) -> int:
@@ -136,7 +140,8 @@ def watermark_name(schema: TableSchema) -> str:
 def drain(log: EventLog, store: TableStore, schema: TableSchema, *, batch: int = 20_000) -> DrainResult:
     """Move every event above the watermark into a Delta table; the watermark follows each commit.
 
-    Repeating a batch after a kill changes nothing, because the upsert is keyed. Values outside the schema's columns
+    Repeating a batch after a kill changes nothing, because the upsert is keyed, and an event that the table knows from
+    elsewhere stays what it was: nobody rewrites the past by posting. Values outside the schema's columns
     are left in the log. Raises ConflictError where another writer committed at the same time: drain again.
     """
     name = watermark_name(schema)
@@ -145,7 +150,7 @@ def drain(log: EventLog, store: TableStore, schema: TableSchema, *, batch: int =
     while events := log.read_after(sequence, batch):
         rows, bad = _to_table(events, schema)
         if rows.num_rows:
-            inserted += store.upsert(schema, rows).inserted
+            inserted += store.upsert(schema, rows, replace=False).inserted
         sequence = log.advance(name, events[-1].sequence)
         read += len(events)
         refused += bad

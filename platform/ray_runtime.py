@@ -165,9 +165,9 @@ def _haproxy_environment(settings: RaySettings, home: Path) -> dict[str, str]:
 
 
 def _session_folder(home: Path) -> Path:
-    """Ray's session files lie below home where its sockets fit there."""
+    """Ray's session files lie below home where its sockets fit there; Ray takes ASCII paths alone."""
     inside = home / "ray"
-    if len(str(inside)) + _SESSION_SOCKET > _SOCKET_BYTES:
+    if len(str(inside)) + _SESSION_SOCKET > _SOCKET_BYTES or not str(inside).isascii():
         return runtime_folder(home) / "ray"
     inside.mkdir(parents=True, exist_ok=True)
     return inside

@@ -12,12 +12,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rolecall.platform.errors import SettingsError
 
 ENV_PREFIX = "ROLECALL_"
 CONFIG_VARIABLE = "ROLECALL_CONFIG"
+SETTINGS_FILE = Path("rolecall.toml")
 _NOT_SETTINGS = (CONFIG_VARIABLE, "ROLECALL_TEST_")
 
 
@@ -31,6 +32,13 @@ class StorageSettings(_Part):
     tables_uri: str = ""
     artifacts_uri: str = ""
     options: dict[str, str] = Field(default_factory=dict, description="object-store options, as deltalake takes them")
+
+    @field_validator("artifacts_uri")
+    @classmethod
+    def _known_store(cls, uri: str) -> str:
+        if "://" in uri and not uri.startswith(("s3://", "file://")):
+            raise ValueError(f"releases cannot be kept at {uri}: allowed are a folder, file:// and s3://")
+        return uri
 
 
 class RegistrySettings(_Part):
@@ -146,7 +154,8 @@ class ServeSettings(_Part):
 
 
 class Settings(_Part):
-    """Root of the tree. `home` is made absolute: a Ray job runs in a temporary copy of the working folder."""
+    """Root of the tree. `home` and the folders of `storage` are made absolute: a Ray job runs in a temporary copy of
+    the working folder."""
 
     mode: Literal["embedded", "cluster"] = "embedded"
     home: Path = Path(".rolecall")
@@ -210,31 +219,60 @@ def load_settings(path: Path | None = None, *, environ: dict[str, str] | None = 
             f"the keys of `rolecall doctor`, top level: {', '.join(Settings.model_fields)}",
             "correct rolecall.toml or the ROLECALL_* variable",
         ) from error
-    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+    storage = settings.storage
+    folders = {name: _absolute(getattr(storage, name)) for name in ("tables_uri", "artifacts_uri")}
+    return settings.model_copy(
+        update={
+            "home": _folder(settings.home),
+            "storage": storage.model_copy(update=folders),
+        }
+    )
+
+
+def _absolute(uri: str) -> str:
+    return uri if not uri or "://" in uri else str(_folder(Path(uri)))
+
+
+def _folder(path: Path) -> Path:
+    """Absolute. Delta Lake and database URLs read some characters as their own: refused before anything is there."""
+    whole = path.expanduser().absolute()
+    wrong = sorted(set(str(whole)) & set("%?[]"))
+    if wrong:
+        raise SettingsError(
+            f"folder {whole} holds {' '.join(wrong)}", "a path without % ? [ ]", "choose another folder"
+        )
+    return whole
 
 
 def _read_file(path: Path | None, env: dict[str, str]) -> dict[str, Any]:
     named = path or (Path(env[CONFIG_VARIABLE]) if env.get(CONFIG_VARIABLE) else None)
-    file = named or Path("rolecall.toml")
+    file = named or SETTINGS_FILE
     if not file.exists():
         if named:
             raise SettingsError(f"settings file {file} does not exist", "a TOML file", "correct the path")
         return {}
     try:
-        return tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file} is not TOML: {error}", "TOML", "correct the file") from error
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}", "a TOML file", "correct the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not TOML: {error}", "UTF-8 TOML", "correct the file") from error
 
 
 def _read_environment(env: dict[str, str]) -> dict[str, Any]:
+    """The variables as a tree. An empty one counts as not set, as Compose and Kubernetes write it."""
     tree: dict[str, Any] = {}
-    for name, text in env.items():
-        if not name.startswith(ENV_PREFIX) or name.startswith(_NOT_SETTINGS):
+    for name, text in sorted(env.items()):
+        if not name.startswith(ENV_PREFIX) or name.startswith(_NOT_SETTINGS) or not text:
             continue
         *parents, leaf = name.removeprefix(ENV_PREFIX).lower().split("__")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise SettingsError(
+                    f"{name} is inside {parent}, which another variable sets whole", "one of the two", "unset the other"
+                )
         node[leaf] = _structured(text)
     return tree
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -70,18 +71,24 @@ class TableStore:
 
     def scan(self, schema: TableSchema, *, version: int | None = None) -> pl.LazyFrame:
         """A lazy Polars frame over one version; empty where the table does not exist."""
-        if self._open(schema.name, version) is None:
+        table = self._open(schema.name, version)
+        if table is None:
             return pl.LazyFrame(pl.from_arrow(schema.columns.empty_table()))
+        if table.table_uri.startswith("file://") and "%" in table.table_uri:
+            return _scan_files(table, schema)
         return pl.scan_delta(self.path(schema.name), version=version, storage_options=self.options or None)
 
-    def upsert(self, schema: TableSchema, rows: pa.Table) -> UpsertResult:
+    def upsert(self, schema: TableSchema, rows: pa.Table, *, replace: bool = True) -> UpsertResult:
         """Insert new keys and replace changed rows in one commit; writing known rows again changes nothing.
 
-        `rows` must hold each key once. Raises SchemaError on wrong columns, InputError on a repeated key,
-        ConflictError when another writer committed to the same rows at the same time.
+        Without `replace` a known key keeps the row it has. `rows` must hold each key once. Raises SchemaError on wrong
+        columns, InputError on a repeated key, ConflictError when another writer committed to the same rows at the
+        same time.
         """
         rows = _conform(schema, rows)
         fresh, changed, unchanged = self._compare(schema, rows)
+        if not replace:
+            changed, unchanged = changed.slice(0, 0), rows.num_rows - fresh.num_rows
         write = pa.concat_tables([fresh, changed])
         if write.num_rows:
             self._merge(schema, write) if self.version(schema.name) is not None else self._append(schema, write)
@@ -179,6 +186,14 @@ class TableStore:
         if version is None:
             raise NotFoundError(f"table {schema.name} vanished during a write")
         return version
+
+
+def _scan_files(table: DeltaTable, schema: TableSchema) -> pl.LazyFrame:
+    """A local table whose path a URI writes in another way (a space, an umlaut): `scan_delta` looks for `my%20home`."""
+    files = [unquote(uri) for uri in table.file_uris()]
+    if not files:
+        return pl.LazyFrame(pl.from_arrow(schema.columns.empty_table()))
+    return pl.scan_parquet(files, glob=False)
 
 
 def _conform(schema: TableSchema, rows: pa.Table) -> pa.Table:

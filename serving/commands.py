@@ -46,11 +46,12 @@ def recommend(
     from rolecall.serving.models import Profile, RecommendationRequest
     from rolecall.serving.printing import print_recommendations
 
-    described = any((title, skill, city, country))
+    described = any(part is not None for part in (title, skill, city, country))
     if candidate is None and not described:
         raise InputError("neither a candidate nor a profile", "CANDIDATE, or --title, --skill, --city, --country")
-    profile = Profile(desired_titles=tuple(title or ()), skills=tuple(skill or ()), city=city, country=country)
-    request = RecommendationRequest(candidate_id=candidate, profile=profile if described else None, limit=limit)
+    with _as_over_http():
+        profile = Profile(desired_titles=tuple(title or ()), skills=tuple(skill or ()), city=city, country=country)
+        request = RecommendationRequest(candidate_id=candidate, profile=profile if described else None, limit=limit)
     with _champion() as state:
         reply = state.recommend(request, uuid.uuid4().hex)
     emit(reply.model_dump(mode="json"), json, lambda: print_recommendations(reply, candidate or "the profile"))
@@ -60,11 +61,25 @@ def search(text: str, limit: Limit = 10, json: Json = False) -> None:
     """Jobs for a text, by meaning and by words, from the champion release."""
     from rolecall.serving.models import SearchRequest
 
+    with _as_over_http():
+        request = SearchRequest(text=text, limit=limit)
     with _champion() as state:
-        reply = state.search(SearchRequest(text=text, limit=limit), uuid.uuid4().hex)
+        reply = state.search(request, uuid.uuid4().hex)
     rows = [item.model_dump() for item in reply.items]
     columns = ("position", "title", "employer", "place", "score", "snippet")
     emit(reply.model_dump(mode="json"), json, lambda: console.print(table(f"{text!r}", rows, columns)))
+
+
+@contextlib.contextmanager
+def _as_over_http() -> Iterator[None]:
+    """The rules of the HTTP interface hold here too: what breaks one is bad input."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:10])
+        raise InputError(told, "what the HTTP interface takes: see /docs of a running server") from error
 
 
 @contextlib.contextmanager

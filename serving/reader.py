@@ -9,9 +9,12 @@ from typing import Protocol
 
 from rolecall.features.candidates import candidate_context, with_events
 from rolecall.features.context import CandidateContext
+from rolecall.features.schema import ENGAGEMENT_EVENTS
 from rolecall.platform.event_log import LoggedEvent
 
-MOST_RECENT = 100
+MOST_RECENT = 200
+TOLD_KINDS = (*ENGAGEMENT_EVENTS, "dismiss")
+"""What changes a context. Impressions do not, and there are so many that they would crowd out the rest."""
 
 
 class OnlineFeatures(Protocol):
@@ -21,9 +24,11 @@ class OnlineFeatures(Protocol):
 
 
 class PostedEvents(Protocol):
-    """A candidate's newest posted events, oldest first."""
+    """A candidate's newest posted events of some kinds, in the order they were posted."""
 
-    def of_candidate(self, candidate_id: str, *, after: int = 0, limit: int = 200) -> list[LoggedEvent]: ...
+    def of_candidate(
+        self, candidate_id: str, *, kinds: Sequence[str] | None = None, after: int = 0, limit: int = 200
+    ) -> list[LoggedEvent]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +52,18 @@ class CandidateReader:
         """The candidate as known at `at`; `known` is False where nothing is stored and nothing was posted."""
         row = self._features.online_candidates([candidate_id], at=at)[0]
         context = candidate_context(candidate_id, row, at=at)
-        fresh = self._since(candidate_id, row.get("last_engaged_epoch"), at)
-        return with_events(context, fresh, history_length=self._history_length) if fresh else context
+        until = _instant(row.get("last_engaged_epoch"))
+        posted = self._posted(candidate_id, at)
+        return with_events(context, posted, at=at, history_length=self._history_length, stored_until=until)
 
-    def _since(self, candidate_id: str, stored_until: object, at: datetime) -> list[Seen]:
-        """Posted events that the stored history cannot hold yet: later than its newest engagement."""
-        since = datetime.fromtimestamp(float(stored_until), UTC) if isinstance(stored_until, int | float) else None
-        posted = (logged.event for logged in self._events.of_candidate(candidate_id, limit=MOST_RECENT))
-        return [
-            Seen(job_id=event["job_id"], kind=event["kind"], occurred_at=event["occurred_at"])
-            for event in posted
-            if event["occurred_at"] < at and (since is None or event["occurred_at"] > since)
-        ]
+    def _posted(self, candidate_id: str, at: datetime) -> list[Seen]:
+        """What the candidate did before `at`, by the time it happened: a phone may post it much later."""
+        posted = self._events.of_candidate(candidate_id, kinds=TOLD_KINDS, limit=MOST_RECENT)
+        seen = (
+            Seen(job_id=e["job_id"], kind=e["kind"], occurred_at=e["occurred_at"]) for e in (p.event for p in posted)
+        )
+        return sorted((one for one in seen if one.occurred_at < at), key=lambda one: one.occurred_at)
+
+
+def _instant(epoch: object) -> datetime | None:
+    return datetime.fromtimestamp(float(epoch), UTC) if isinstance(epoch, int | float) else None

@@ -51,6 +51,23 @@ def test_a_shown_job_carries_the_strongest_response_to_its_request() -> None:
     assert {job: label for (name, job), label in labels(events).items() if name == "r"} == {"a": 3, "b": 0, "d": 0}
 
 
+def test_one_request_id_for_two_people_mixes_nothing_of_theirs() -> None:
+    events = log(
+        ("c", "a", "impression", 1, "r"),
+        ("d", "a", "impression", 2, "r"),
+        ("d", "b", "impression", 2, "r"),
+        ("d", "a", "apply", 2.1, "r"),
+        ("e", "a", "click", 2.2, "r"),
+    )
+    rows = collect_requests(events, start=START, end=END)
+    found = {(who, job): label for who, job, label in rows.select("candidate_id", "job_id", "label").iter_rows()}
+    assert found == {("c", "a"): 0, ("d", "a"): 3, ("d", "b"): 0, ("e", "a"): 1}
+    assert rows.group_by("request").agg(pl.col("candidate_id").n_unique(), pl.col("at").n_unique()).select(
+        pl.col("candidate_id").max(), pl.col("at").max()
+    ).row(0) == (1, 1)
+    assert "r" in rows.filter(pl.col("candidate_id") == "c")["request"].to_list()
+
+
 def test_nothing_outside_the_window_counts() -> None:
     events = log(("c", "a", "impression", 1, "r"), ("c", "a", "apply", 49, "r"), ("c", "b", "impression", 48, "late"))
     assert labels(events) == {("r", "a"): 0}

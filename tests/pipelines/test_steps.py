@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_a_finished_step_is_skipped_on_rerun(tmp_path: Path) -> None:
     assert log == ["a", "b"]
     assert again["b"].skipped
     assert again["b"].values == first["b"].values == {"seen": ["a"]}
+
+
+def test_a_step_that_says_so_is_executed_again(tmp_path: Path) -> None:
+    log: list[str] = []
+    steps = [counting("a", log), replace(counting("b", log, ("a",)), again=True)]
+    make_run(tmp_path).execute(steps)
+    again = make_run(tmp_path).execute(steps)
+    assert log == ["a", "b", "b"]
+    assert not again["b"].skipped
+    assert make_run(tmp_path).record("b").values == {"seen": ["a"]}
+
+
+def test_two_instants_are_two_runs_however_close(tmp_path: Path) -> None:
+    later = Run(tmp_path, "daily", AS_OF + timedelta(microseconds=1), {})
+    assert later.id != make_run(tmp_path).id
 
 
 def test_a_failed_step_leaves_nothing_and_runs_again(tmp_path: Path) -> None:
@@ -89,7 +105,8 @@ def test_two_processes_do_not_execute_one_run(tmp_path: Path) -> None:
 def test_a_process_killed_in_a_step_resumes_at_that_step(tmp_path: Path) -> None:
     program = f"""
 import os, signal
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from rolecall.pipelines.steps import Run, Step, StepResult
 def first(context):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -220,6 +221,17 @@ def test_a_drain_whose_commit_fails_leaves_the_watermark(log: EventLog, tmp_path
     with pytest.raises(ConnectionError):
         drain(log, FailingStore(str(tmp_path / "tables")), EVENTS)
     assert drain(log, TableStore(str(tmp_path / "tables")), EVENTS).inserted == 1
+
+
+def test_a_posted_event_never_rewrites_one_the_table_knows_from_elsewhere(log: EventLog, tmp_path: Path) -> None:
+    store = TableStore(str(tmp_path / "tables"))
+    columns = EVENTS.columns.names
+    ingested = dict.fromkeys(columns) | {name: value for name, value in event(1).items() if name in columns}
+    version = store.upsert(EVENTS, pa.Table.from_pylist([ingested], schema=EVENTS.columns)).version
+    log.append([event(1, candidate_id="another", kind="dismiss")])
+    result = drain(log, store, EVENTS)
+    assert (result.read, result.inserted, result.version) == (1, 0, version)
+    assert store.read(EVENTS)["kind"].to_pylist() == [ingested["kind"]]
 
 
 def test_an_event_the_table_cannot_take_does_not_stop_the_others(log: EventLog, tmp_path: Path) -> None:

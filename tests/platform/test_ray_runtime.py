@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.ray_runtime import (
     RayHandle,
+    _session_folder,
     actor_env,
     environment,
     ray_session,
@@ -32,6 +34,15 @@ def test_sockets_of_any_home_fit_into_107_bytes() -> None:
         for key in ("RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"):
             folder, name = os.path.split(names[key])
             assert len(f"{folder}/{'f' * 56}/{name}.1234567.tmp") <= 107
+
+
+@pytest.mark.parametrize("name", ["plain", "with spaces", "Büro", "long" * 40])
+def test_session_files_lie_in_a_short_ascii_folder_of_the_homes_own(name: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = _session_folder(Path(short) / name)
+        assert str(folder).isascii()
+        assert len(f"{folder}/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store") <= 107
+        assert folder == _session_folder(Path(short) / name) != _session_folder(Path(short) / "other")
 
 
 def test_each_home_has_one_private_folder_of_its_own() -> None:

@@ -15,9 +15,10 @@ from rolecall.platform.tables import TableSchema, TableStore
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> TableStore:
-    return TableStore(str(tmp_path / "tables"))
+@pytest.fixture(params=["tables", "my täbles #1"])
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> TableStore:
+    """Below a plain folder, and below one that a URI writes in another way."""
+    return TableStore(str(tmp_path / request.param))
 
 
 def rows(schema: TableSchema, *given: dict[str, object]) -> pa.Table:
@@ -57,6 +58,13 @@ def test_upsert_inserts_updates_and_leaves_known_rows_alone(store: TableStore) -
     assert (result.inserted, result.updated, result.unchanged) == (1, 1, 1)
     stored = {row["job_id"]: row["skills"] for row in store.read(JOBS).to_pylist()}
     assert stored == {"j1": ["sql"], "j2": ["sql", "python"], "j3": ["sql", "python"]}
+
+
+def test_without_replace_a_known_key_keeps_its_row(store: TableStore) -> None:
+    store.upsert(JOBS, rows(JOBS, job(1)))
+    result = store.upsert(JOBS, rows(JOBS, job(1, title="new"), job(2)), replace=False)
+    assert (result.inserted, result.updated, result.unchanged) == (1, 0, 1)
+    assert sorted(store.read(JOBS)["title"].to_pylist()) == ["title 1", "title 2"]
 
 
 def test_writing_the_same_rows_again_makes_no_version(store: TableStore) -> None:

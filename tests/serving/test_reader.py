@@ -78,6 +78,34 @@ def test_events_the_stored_row_already_counts_do_not_reorder_it(reader: Candidat
     assert reader.read("c1", NOW).history == ("j1", "j2")
 
 
+def test_an_application_is_remembered_whatever_is_shown_afterwards(reader: CandidateReader, log: EventLog) -> None:
+    post(log, "j9", "apply", NOW - timedelta(hours=2))
+    for number in range(300):
+        post(log, f"shown{number}", "impression", NOW - timedelta(hours=1))
+    assert reader.read("c1", NOW).applied == {"j1", "j9"}
+
+
+def test_an_application_posted_late_counts_though_newer_things_are_stored(
+    reader: CandidateReader, log: EventLog
+) -> None:
+    post(log, "j9", "apply", NOW - timedelta(days=2))
+    post(log, "j7", "dismiss", NOW - timedelta(days=2))
+    context = reader.read("c1", NOW)
+    assert (context.applied, context.dismissed) == ({"j1", "j9"}, {"j7"})
+    assert context.history == ("j1", "j2")
+
+
+def test_being_shown_something_makes_nobody_known(reader: CandidateReader, log: EventLog) -> None:
+    post(log, "j9", "impression", NOW - timedelta(hours=1), candidate_id="new")
+    assert reader.read("new", NOW).known is False
+
+
+def test_events_posted_out_of_order_are_told_in_the_order_they_happened(reader: CandidateReader, log: EventLog) -> None:
+    post(log, "j9", "view", NOW - timedelta(minutes=1))
+    post(log, "j8", "view", NOW - timedelta(minutes=2))
+    assert reader.read("c1", NOW).history == ("j2", "j8", "j9")
+
+
 def test_an_event_at_or_after_the_instant_is_not_known_yet(reader: CandidateReader, log: EventLog) -> None:
     post(log, "j9", "view", NOW)
     assert reader.read("c1", NOW).history == ("j1", "j2")

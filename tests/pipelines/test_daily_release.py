@@ -1,0 +1,101 @@
+"""What a daily run does with a release that was judged, against a real registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rolecall.pipelines.daily import daily_plan, daily_run
+from rolecall.pipelines.daily_release import ReleaseSteps
+from rolecall.pipelines.steps import StepContext, StepRecord, StepResult
+from rolecall.platform.registry import Registry
+from rolecall.platform.release import ReleaseBuilder
+from rolecall.platform.settings import Settings, load_settings
+
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return load_settings(environ={}, home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def registry(settings: Settings, request: pytest.FixtureRequest) -> Registry:
+    """A model name of its own for each test: creating MLflow's tables takes seconds."""
+    named = settings.registry.model_copy(update={"model_name": request.node.name})
+    return Registry.from_settings(settings.model_copy(update={"registry": named}))
+
+
+Build = Callable[[str, datetime], str]
+
+
+@pytest.fixture
+def build(registry: Registry, tmp_path: Path) -> Build:
+    """Publishes and registers a release that passed the gate."""
+
+    def built(name: str, as_of: datetime) -> str:
+        builder = ReleaseBuilder(tmp_path / name)
+        builder.path("model.txt").write_text(name)
+        builder.add("model", "model.txt")
+        release = builder.seal(as_of=as_of, code_version="1", tables={}, settings={}).id
+        registry.releases.publish(builder.folder)
+        run_id = registry.client.create_run(registry.experiment_id).info.run_id
+        registry.register(release, run_id=run_id, log_model=lambda: f"runs:/{run_id}/release")
+        registry.judge(release, passed=True)
+        return release
+
+    return built
+
+
+def promote(settings: Settings, registry: Registry, release: str, as_of: datetime, champion: str | None) -> StepResult:
+    """The promote step of a run that judged `release` against `champion`."""
+    values = {"evaluate": {"champion": champion}, "release": {"release": release}, "gate": {"passed": True}}
+    inputs = {
+        name: StepRecord(name=name, folder=Path(), values=value, metrics={}, files={}, seconds=0.0)
+        for name, value in values.items()
+    }
+    work = ReleaseSteps(settings=settings, registry=registry, mlflow_run="")
+    return work.promote(
+        StepContext(name="promote", as_of=as_of, folder=Path(), inputs=inputs, report=lambda _message: None)
+    )
+
+
+def test_a_better_release_of_a_later_day_becomes_champion(settings: Settings, registry: Registry, build: Build) -> None:
+    first, second = build("first", DAY), build("second", DAY + timedelta(days=1))
+    assert promote(settings, registry, first, DAY, None).values["promoted"]
+    assert promote(settings, registry, second, DAY + timedelta(days=1), first).values["promoted"]
+    assert registry.champion() == second
+
+
+def test_a_backfilled_day_never_replaces_a_later_champion(settings: Settings, registry: Registry, build: Build) -> None:
+    champion, past = build("today", DAY), build("past", DAY - timedelta(days=30))
+    promote(settings, registry, champion, DAY, None)
+    done = promote(settings, registry, past, DAY - timedelta(days=30), champion)
+    assert (done.values["promoted"], registry.champion()) == (False, champion)
+    assert "later day" in done.values["why"]
+
+
+def test_a_rerun_after_a_rollback_does_not_say_it_was_promoted(
+    settings: Settings, registry: Registry, build: Build
+) -> None:
+    first, second = build("first", DAY), build("second", DAY)
+    promote(settings, registry, first, DAY, None)
+    promote(settings, registry, second, DAY, first)
+    registry.rollback("it was worse")
+    assert not promote(settings, registry, second, DAY, first).values["promoted"]
+    assert registry.champion() == first
+
+
+def test_promotion_is_asked_again_on_every_rerun(settings: Settings, registry: Registry) -> None:
+    plan = daily_plan(ReleaseSteps(settings=settings, registry=registry, mlflow_run=""))
+    assert [step.name for step in plan if step.again] == ["promote"]
+
+
+def test_another_gate_judges_the_same_day_anew(settings: Settings) -> None:
+    gate = settings.gate.model_copy(update={"min_targets": settings.gate.min_targets + 1})
+    assert daily_run(settings, DAY).id != daily_run(settings.model_copy(update={"gate": gate}), DAY).id
+    assert daily_run(settings, DAY).id == daily_run(settings.model_copy(update={"log_level": "debug"}), DAY).id
