@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -275,7 +276,8 @@ class PairFeatures:
         weights = np.zeros((self._skills.shape[1], 2), np.float32)
         weights[listed, 0] = 1
         if len(history):
-            np.add.at(weights[:, 1], self._skills[list(history)].indices, np.float32(1 / len(history)))
+            asked: Any = self._skills[list(history)]
+            np.add.at(weights[:, 1], asked.indices, np.float32(1 / len(history)))
         return weights
 
 
