@@ -273,7 +273,7 @@ class PairFeatures:
 
     def _skill_weights(self, listed: Rows, history: Rows) -> Floats:
         """float32[skills, 2]: whether the profile lists a skill, and the share of history jobs that ask for it."""
-        weights = np.zeros((self._skills.shape[1], 2), np.float32)
+        weights = np.zeros((len(self.catalogue.skills.names), 2), np.float32)
         weights[listed, 0] = 1
         if len(history):
             asked: Any = self._skills[list(history)]

@@ -27,7 +27,7 @@ Payload = Mapping[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 KEYWORD_KEYS = ("country", "region", "city", "employment_type", "seniority", "category")
-"""Payload keys matched as exact words. `category` holds every level of a job's category path."""
+"""Payload keys matched as whole words, whatever their case. `category` holds every level of a job's category path."""
 
 TIME_KEYS = ("posted_us", "expires_us")
 """Payload keys that hold UTC microseconds since 1970."""
@@ -116,7 +116,7 @@ class SearchFilter:
         values = (
             self.countries, self.regions, self.cities, self.employment_types, self.seniorities, self.categories
         )  # fmt: skip
-        return {key: words for key, words in zip(KEYWORD_KEYS, values, strict=True) if words}
+        return {key: tuple(map(keyword, words)) for key, words in zip(KEYWORD_KEYS, values, strict=True) if words}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +165,8 @@ def job_payload(job: Payload) -> dict[str, Any]:
     salary = job.get("salary_max") if job.get("salary_max") is not None else job.get("salary_min")
     lat, lon = job.get("lat"), job.get("lon")
     payload = {
-        "country": job.get("country"),
-        "region": job.get("region"),
-        "city": job.get("city"),
-        "employment_type": job.get("employment_type"),
-        "seniority": job.get("seniority"),
-        "category": list(job.get("category_path") or ()) or None,
+        **{key: keyword(job[key]) for key in KEYWORD_KEYS[:-1] if job.get(key)},
+        "category": [keyword(level) for level in job.get("category_path") or ()] or None,
         "remote": None if job.get("remote") is None else int(bool(job["remote"])),
         "salary": salary,
         "place": {"lat": lat, "lon": lon} if lat is not None and lon is not None else None,
@@ -178,6 +174,11 @@ def job_payload(job: Payload) -> dict[str, Any]:
         "expires_us": epoch_us(job.get("expires_at")),
     }
     return {key: value for key, value in payload.items() if value is not None}
+
+
+def keyword(text: str) -> str:
+    """The form in which words are matched: `Berlin`, `berlin` and ` BERLIN` are one city."""
+    return " ".join(text.split()).casefold()
 
 
 def epoch_us(at: datetime | None) -> int | None:

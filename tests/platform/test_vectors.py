@@ -207,6 +207,7 @@ FILTERS: dict[str, tuple[SearchFilter, Callable[[int, Mapping[str, Any]], bool]]
     "country": (SearchFilter(countries=("DE",)), lambda _, j: j["country"] == "DE"),
     "region": (SearchFilter(regions=("r1", "r2")), lambda _, j: j["region"] in ("r1", "r2")),
     "city": (SearchFilter(cities=("c3",)), lambda _, j: j["city"] == "c3"),
+    "city, whatever its case": (SearchFilter(cities=(" C3",)), lambda _, j: j["city"] == "c3"),
     "type": (SearchFilter(employment_types=("contract",)), lambda _, j: j["employment_type"] == "contract"),
     "seniority": (SearchFilter(seniorities=("lead",)), lambda _, j: j["seniority"] == "lead"),
     "upper category": (SearchFilter(categories=("it",)), lambda _, j: "it" in j["category_path"]),
