@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rolecall.platform.errors import ConflictError, InputError, IntegrityError, NotFoundError
+from rolecall.platform.files import sync, sync_tree
 
 STEP_FILE = "step.json"
 RUN_FILE = "run.json"
@@ -182,10 +182,10 @@ class Run:
         )
         stored = {key: value for key, value in asdict(record).items() if key not in ("folder", "skipped")}
         (partial / STEP_FILE).write_text(json.dumps(stored, indent=1, default=str))
-        _sync_tree(partial)
+        sync_tree(partial)
         shutil.rmtree(record.folder, ignore_errors=True)  # of a step that is executed again
         partial.rename(record.folder)
-        _sync(self.folder)
+        sync(self.folder)
         return record
 
     def _write_header(self) -> None:
@@ -202,21 +202,6 @@ def _check_order(steps: Sequence[Step]) -> None:
         if unknown or step.name in seen:
             raise InputError(f"step {step.name} needs {unknown} or is named twice", f"inputs among {sorted(seen)}")
         seen.add(step.name)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Lock:

@@ -40,24 +40,25 @@ def write_atomic(file: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a folder to `target` (which must not exist) and force every byte of it to disk."""
     shutil.copytree(source, target)
-    for path in sorted(target.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-        elif path.is_dir():
-            sync_folder(path)
-    sync_folder(target)
+    sync_tree(target)
 
 
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries (creations, renames) to disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_tree(folder: Path) -> None:
+    """Force a folder, and everything below it, to disk."""
+    for path in sorted(folder.rglob("*")):
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries (creations, renames), to disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

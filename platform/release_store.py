@@ -14,7 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from rolecall.platform.errors import InputError, IntegrityError, NotFoundError
-from rolecall.platform.files import copy_tree, locked, sync_folder
+from rolecall.platform.files import copy_tree, locked, sync
 from rolecall.platform.release import MANIFEST_FILE, Manifest, is_release_id, read_manifest, verify
 
 _FOLDER = "releases"
@@ -105,7 +105,7 @@ class ReleaseStore:
             if target.exists():
                 target.rename(releases / f".publishing-damaged-{release_id}")
             incoming.rename(target)
-            sync_folder(releases)
+            sync(releases)
             shutil.rmtree(releases / f".publishing-damaged-{release_id}", ignore_errors=True)
 
     def _upload(self, folder: Path, manifest: Manifest) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from moto.server import ThreadedMotoServer
-from pyarrow import fs
 
 from rolecall.platform import release_store
 from rolecall.platform.errors import InputError, IntegrityError, NotFoundError
 from rolecall.platform.release import MANIFEST_FILE, Manifest, ReleaseBuilder, verify
 from rolecall.platform.release_store import ReleaseStore
+
+from .conftest import S3Bucket
 
 OpenStore = Callable[[str], ReleaseStore]
 
@@ -30,41 +29,13 @@ def staged(folder: Path, *, model: str = "trees", index: str = "index") -> Manif
     return builder.seal(as_of=datetime(2026, 3, 1, tzinfo=UTC), code_version="1", tables={"jobs": 1}, settings={})
 
 
-@pytest.fixture(scope="module")
-def s3_options() -> Iterator[dict[str, str]]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }
-    server.stop()
-
-
-def s3_filesystem(options: dict[str, str]) -> fs.S3FileSystem:
-    return fs.S3FileSystem(
-        access_key="test",
-        secret_key="test",
-        region="us-east-1",
-        endpoint_override=options["AWS_ENDPOINT_URL"].removeprefix("http://"),
-        scheme="http",
-        allow_bucket_creation=True,
-    )
-
-
 @pytest.fixture(params=["path", "s3"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
     """Opens the same store from a machine of the given name: machines share the store and not their caches."""
     if request.param == "path":
         return lambda machine: ReleaseStore(str(tmp_path / "artifacts"), tmp_path / "cache" / machine)
-    options = request.getfixturevalue("s3_options")
-    bucket = f"bucket-{uuid4().hex}"
-    s3_filesystem(options).create_dir(bucket)
-    return lambda machine: ReleaseStore(f"s3://{bucket}/prefix", tmp_path / "cache" / machine, options)
+    bucket: S3Bucket = request.getfixturevalue("s3_bucket")
+    return lambda machine: ReleaseStore(f"{bucket.uri}/prefix", tmp_path / "cache" / machine, bucket.options)
 
 
 def test_what_was_published_is_fetched_elsewhere(open_store: OpenStore, tmp_path: Path) -> None:
@@ -183,26 +154,22 @@ def test_a_release_under_another_ones_name_is_refused(tmp_path: Path) -> None:
             look("0" * 16)
 
 
-def test_an_object_that_vanished_is_an_integrity_error(s3_options: dict[str, str], tmp_path: Path) -> None:
-    s3 = s3_filesystem(s3_options)
-    bucket = f"bucket-{uuid4().hex}"
-    s3.create_dir(bucket)
-    manifest = ReleaseStore(f"s3://{bucket}", tmp_path / "one", s3_options).publish(_folder(tmp_path, "a"))
+def test_an_object_that_vanished_is_an_integrity_error(s3_bucket: S3Bucket, tmp_path: Path) -> None:
+    s3, bucket = s3_bucket.filesystem, s3_bucket.name
+    manifest = ReleaseStore(s3_bucket.uri, tmp_path / "one", s3_bucket.options).publish(_folder(tmp_path, "a"))
     s3.delete_file(f"{bucket}/releases/{manifest.id}/{manifest.sha256[:16]}/index.tar")
-    other = ReleaseStore(f"s3://{bucket}", tmp_path / "two", s3_options)
+    other = ReleaseStore(s3_bucket.uri, tmp_path / "two", s3_bucket.options)
     assert other.exists(manifest.id)
     with pytest.raises(IntegrityError, match=r"index\.tar"):
         other.fetch(manifest.id)
-    assert ReleaseStore(f"s3://{bucket}", tmp_path / "one", s3_options).publish(tmp_path / "a") == manifest
+    assert ReleaseStore(s3_bucket.uri, tmp_path / "one", s3_bucket.options).publish(tmp_path / "a") == manifest
     assert verify(other.fetch(manifest.id)) == manifest
 
 
-def test_the_manifest_is_the_last_object_written(s3_options: dict[str, str], tmp_path: Path) -> None:
+def test_the_manifest_is_the_last_object_written(s3_bucket: S3Bucket, tmp_path: Path) -> None:
     """A reader beside an upload sees either nothing or everything: without the manifest there is no release."""
-    s3 = s3_filesystem(s3_options)
-    bucket = f"bucket-{uuid4().hex}"
-    s3.create_dir(bucket)
-    store = ReleaseStore(f"s3://{bucket}", tmp_path / "one", s3_options)
+    s3, bucket = s3_bucket.filesystem, s3_bucket.name
+    store = ReleaseStore(s3_bucket.uri, tmp_path / "one", s3_bucket.options)
     manifest = store.publish(_folder(tmp_path, "a"))
     s3.delete_file(f"{bucket}/releases/{manifest.id}/{MANIFEST_FILE}")
     assert not store.exists(manifest.id)
