@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from rolecall.features.schema import JOBS
 from rolecall.pipelines.daily import run_daily
@@ -42,6 +43,7 @@ def test_the_same_day_twice_is_the_same_release(world: World) -> None:
     assert len(Registry.from_settings(world.settings).list()) == 1
 
 
+@pytest.mark.slow
 def test_the_same_day_built_anew_elsewhere_is_the_same_release(world: World, tmp_path: Path) -> None:
     settings = small_settings(tmp_path / "other")
     fill_tables(settings, small_market())
