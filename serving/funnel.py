@@ -74,7 +74,7 @@ class FunnelRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One recommended job. `score`: calibrated apply probability; `position` from 1; `propensity`: probability that
+    """One recommended job. `score`: `Ranker.probability`; `position` from 1; `propensity`: probability that
     the policy showed this job here, given the jobs above it."""
 
     job_id: str
@@ -117,7 +117,7 @@ class _Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """Jobs in order of raw fine score, best first, ties by row; `probabilities` are the calibrated scores."""
+    """Jobs in order of raw fine score, best first, ties by row; `probabilities`: `Ranker.probability`."""
 
     rows: Rows
     scores: Floats

@@ -103,7 +103,8 @@ class RecommendationRequest(_Wire):
 
 
 class RecommendedJob(_Wire):
-    """One job of the answer. `score` is the calibrated probability that this person applies."""
+    """One job of the answer. `score`, from 0 to 1: where applications were logged the
+    calibrated probability of one, else the logistic function of the ranker's score, good for order alone."""
 
     job_id: str
     title: str

@@ -15,7 +15,7 @@ def print_recommendations(reply: RecommendationReply, who: str) -> None:
             "title": item.title,
             "employer": item.employer,
             "place": item.place,
-            "P(apply)": item.score,
+            "score": item.score,
             "reasons": "; ".join(item.reasons),
         }
         for item in reply.items
