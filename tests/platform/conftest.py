@@ -1,14 +1,19 @@
-"""An S3 server in this process, for every store that lives on a path or on an object store alike."""
+"""Real back ends for the stores: an S3 server in this process, and a ledger on each database."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
+from sqlalchemy import Engine, create_engine
+
+from rolecall.platform.ledger import METADATA, open_ledger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,22 @@ def s3_bucket(s3_options: dict[str, str]) -> S3Bucket:
     name = f"bucket-{uuid4().hex}"
     _filesystem(s3_options).create_dir(name)
     return S3Bucket(name=name, options=s3_options)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An empty ledger on each database; PostgreSQL (emptied) where ROLECALL_TEST_POSTGRES_URL names one."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    if request.param == "postgresql":
+        url = os.environ.get("ROLECALL_TEST_POSTGRES_URL", "")
+        if not url:
+            pytest.skip("ROLECALL_TEST_POSTGRES_URL names no database")
+        METADATA.drop_all(create_engine(url))
+    engine = open_ledger(url)
+    yield engine
+    if request.param == "postgresql":
+        METADATA.drop_all(engine)
+    engine.dispose()
 
 
 def _filesystem(options: dict[str, str]) -> fs.S3FileSystem:

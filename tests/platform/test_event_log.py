@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,12 +14,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
+from sqlalchemy import Engine
 
 from rolecall.features.schema import EVENTS
 from rolecall.platform.errors import InputError
 from rolecall.platform.event_log import AppendResult, EventLog, drain, watermark_name
-from rolecall.platform.ledger import METADATA, open_ledger
+from rolecall.platform.ledger import open_ledger
 from rolecall.platform.tables import TableStore
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -43,20 +41,9 @@ def event(number: int, **over: Any) -> dict[str, Any]:
     return {**base, "actor": "candidate", "occurred_at": NOON + timedelta(seconds=number), **over}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLog]:
-    """An empty log on each database; PostgreSQL where ROLECALL_TEST_POSTGRES_URL names one (its tables are dropped)."""
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    if request.param == "postgresql":
-        url = os.environ.get("ROLECALL_TEST_POSTGRES_URL", "")
-        if not url:
-            pytest.skip("ROLECALL_TEST_POSTGRES_URL names no database")
-        METADATA.drop_all(create_engine(url))
-    engine = open_ledger(url)
-    yield EventLog(engine)
-    if request.param == "postgresql":
-        METADATA.drop_all(engine)
-    engine.dispose()
+@pytest.fixture
+def log(ledger: Engine) -> EventLog:
+    return EventLog(ledger)
 
 
 def ids(log: EventLog) -> list[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
+from sqlalchemy import Engine
 
 from rolecall.platform.errors import ConflictError, InputError
-from rolecall.platform.ledger import METADATA, open_ledger
+from rolecall.platform.ledger import open_ledger
 from rolecall.platform.promotions import Promotion, Promotions
 
 PROMOTE = """
@@ -36,20 +34,9 @@ except ConflictError:
 """
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def promotions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Promotions]:
-    """An empty table on each database; PostgreSQL where ROLECALL_TEST_POSTGRES_URL names one (and drops its tables)."""
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    if request.param == "postgresql":
-        url = os.environ.get("ROLECALL_TEST_POSTGRES_URL", "")
-        if not url:
-            pytest.skip("ROLECALL_TEST_POSTGRES_URL names no database")
-        METADATA.drop_all(create_engine(url))
-    engine = open_ledger(url)
-    yield Promotions(engine)
-    if request.param == "postgresql":
-        METADATA.drop_all(engine)
-    engine.dispose()
+@pytest.fixture
+def promotions(ledger: Engine) -> Promotions:
+    return Promotions(ledger)
 
 
 def promote(promotions: Promotions, *releases: str) -> list[Promotion]:
