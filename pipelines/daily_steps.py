@@ -17,7 +17,7 @@ from rolecall.features.embedder import Embedder
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import Lexicon
 from rolecall.features.pairs import COARSE_COLUMNS, PairFeatures
-from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, TABLES
+from rolecall.features.schema import EMPLOYERS, EVENTS, PROFILES, TABLES
 from rolecall.features.text import job_text
 from rolecall.features.vector_cache import VectorCache
 from rolecall.features.views import job_feature_columns
@@ -28,6 +28,7 @@ from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.index import build_index
 from rolecall.pipelines.leaks import LeakAudit, sample_requests
 from rolecall.pipelines.materialize import feature_store, materialize, read_as_of
+from rolecall.pipelines.profiles import profiles_as_of, remember_profiles
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.pipelines.train import TreeShape, fit_calibrator, shapes, train_ranker
 from rolecall.pipelines.training_set import build_training_set, job_columns_at, training_columns, training_cutoff
@@ -69,9 +70,10 @@ class DailySteps:
             self._ray.stop()
 
     def ingest(self, step: StepContext) -> StepResult:
-        """Move posted events into the table, then pin every table's version."""
+        """Move posted events into the table, keep today's profiles for later days, then pin every table's version."""
         moved = drain(EventLog(open_ledger(self.settings.ledger_url)), self.tables, EVENTS)
-        versions = {name: self.tables.version(name) for name in TABLES}
+        remember_profiles(self.tables)
+        versions = {name: self.tables.version(name) for name in (*TABLES, PROFILES.name)}
         return StepResult(
             values={"versions": {name: version for name, version in versions.items() if version is not None}},
             metrics={"events.drained": moved.inserted, "events.refused": len(moved.refused)},
@@ -122,7 +124,7 @@ class DailySteps:
         pairs = self._pairs(step)
         step.report("leak audit")
         audit = LeakAudit(
-            candidates=read_as_of(self.tables, CANDIDATES, versions, step.as_of),
+            candidates=profiles_as_of(self.tables, versions, step.as_of),
             employers=read_as_of(self.tables, EMPLOYERS, versions, step.as_of),
             pairs=pairs,
             embed=partial(self._embed, report=step.report),
