@@ -97,6 +97,7 @@ SCHEDULES = Table(
     Column("promote", Boolean, nullable=False),
     Column("paused", Boolean, nullable=False),
     Column("created_us", BigInteger, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
 )
 
 SCHEDULE_RUNS = Table(

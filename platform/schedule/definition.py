@@ -14,6 +14,7 @@ from rolecall.platform.schedule.calendar import days_between, instant, newest_da
 Reprocess = Literal["none", "failed", "completed"]
 REPROCESS: tuple[Reprocess, ...] = get_args(Reprocess)
 MOST_DAYS = 40_000
+MOST_MINUTES = 7 * 24 * 60
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 
@@ -26,7 +27,8 @@ class Schedule:
     `catch_up`: execute every due date; off, only the newest. `reprocess`: what a backfill, or a definition that
     replaces this one, does with dates that were executed already. `backoff` doubles with each failure of a day, up to
     `backoff_cap`; after `max_attempts` failures a day is given up. `grace`: how long after its instant a day may be
-    unfinished before it counts as missed. Raises InputError on values that make no sense.
+    unfinished before it counts as missed, counted from `since` (defined, replaced or resumed) for older
+    days. Raises InputError on values that make no sense.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Schedule:
     promote: bool = True
     paused: bool = False
     created: datetime
+    since: datetime
 
     def __post_init__(self) -> None:
         _require(_NAME.fullmatch(self.name), f"name {self.name!r}", "up to 40 lower-case letters, digits, hyphens")
@@ -82,6 +85,14 @@ class Schedule:
         return list(days_between(first, last, self.zone_info))
 
 
+def reprocess_mode(text: str) -> Reprocess:
+    """One of the reprocess modes. Raises InputError."""
+    for mode in REPROCESS:
+        if mode == text:
+            return mode
+    raise InputError(f"reprocess {text!r}", ", ".join(REPROCESS))
+
+
 def time_of_day(text: str) -> time:
     """`HH:MM` as a time. Raises InputError."""
     _require(_TIME.fullmatch(text), f"time {text!r}", "HH:MM, from 00:00 to 23:59")
@@ -99,3 +110,9 @@ def date_of(text: str) -> date:
 def _require(holds: object, got: str, allowed: str) -> None:
     if not holds:
         raise InputError(got, allowed)
+
+
+def minutes(number: float) -> timedelta:
+    """A length of at most a week. Raises InputError."""
+    _require(0 <= number <= MOST_MINUTES, f"{number} minutes", f"0 to {MOST_MINUTES}")
+    return timedelta(minutes=number)

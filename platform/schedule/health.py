@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from rolecall.platform.schedule.definition import Schedule
-from rolecall.platform.schedule.policy import Day, is_missed
+from rolecall.platform.schedule.policy import Day, is_late, is_missed
 from rolecall.platform.schedule.store import ScheduleStore
 
 Verdict = Literal["ok", "running", "retrying", "late", "missed", "failed", "paused", "ended"]
@@ -61,7 +61,7 @@ def health(store: ScheduleStore, schedule: Schedule, now: datetime) -> Health:
     """How a schedule stands at `now`. A pause makes no day missed that it kept from being entered."""
     days = store.days(schedule.name)
     unknown = [] if schedule.paused else [day for day in schedule.due(now) if day not in days]
-    late = [day for day in unknown if now >= schedule.as_of(day) + schedule.grace]
+    late = [day for day in unknown if is_late(schedule, schedule.as_of(day), now)]
     missed = [day.logical_date for day in days.values() if is_missed(schedule, day, now)]
     opened = [day for day in days.values() if day.state in ("waiting", "running")]
     done = [day for day in days.values() if day.state == "succeeded"]

@@ -146,8 +146,14 @@ def delay(schedule: Schedule, failures: int) -> timedelta:
 
 def is_missed(schedule: Schedule, day: Day, now: datetime) -> bool:
     """Whether a day is not done though it should be: the grace after its instant, or after a backfill entered it."""
-    since = day.entered if day.origin == "backfill" else day.as_of
-    return day.state in OPEN and now >= since + schedule.grace
+    if day.origin == "backfill":
+        return day.state in OPEN and now >= day.entered + schedule.grace
+    return day.state in OPEN and is_late(schedule, day.as_of, now)
+
+
+def is_late(schedule: Schedule, as_of: datetime, now: datetime) -> bool:
+    """Whether the grace of a day has passed; for days older than the schedule, since that came into force."""
+    return now >= max(as_of, schedule.since) + schedule.grace
 
 
 def submission_id(schedule: Schedule, day: date, attempt: int) -> str:

@@ -39,6 +39,7 @@ def schedule_columns(schedule: Schedule) -> dict[str, Any]:
         {name: getattr(schedule, name) for name in _SETTINGS}
         | {f"{name}_us": getattr(schedule, name) // _MICROSECOND for name in _LENGTHS}
         | {"at": f"{schedule.at:%H:%M}", "created_us": _microseconds(schedule.created)}
+        | {"since_us": _microseconds(schedule.since)}
     )
 
 
@@ -46,7 +47,9 @@ def schedule_of(row: Row[Any]) -> Schedule:
     """A row of `schedules`."""
     values: dict[str, Any] = {name: getattr(row, name) for name in _SETTINGS}
     values |= {name: timedelta(microseconds=getattr(row, f"{name}_us")) for name in _LENGTHS}
-    return Schedule(**values, at=time.fromisoformat(row.at), created=_instant(row.created_us))
+    return Schedule(
+        **values, at=time.fromisoformat(row.at), created=_instant(row.created_us), since=_instant(row.since_us)
+    )
 
 
 def _microseconds(at: datetime | None) -> int | None:

@@ -86,7 +86,7 @@ class Scheduler:
         poll_s: float = POLL_SECONDS,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
-        self._store = store
+        self.store = store
         self._launcher = launcher
         self._owner = owner
         self._clock = clock
@@ -99,9 +99,9 @@ class Scheduler:
         """Bring every schedule (or those named) as far as it goes now.
 
         With `wait`, until no day runs that this scheduler watches; schedules are watched side by side. A day that
-        failed is not waited for: a later tick begins its next attempt.
+        failed is not waited for: a later tick begins its next attempt. Raises NotFoundError on an unknown name.
         """
-        chosen = [schedule.name for schedule in self._store.all()] if names is None else list(names)
+        chosen = [self.store.get(name).name for name in names or ()] or [one.name for one in self.store.all()]
         report, watched = Report(), dict[str, Day]()
         try:
             while True:
@@ -113,7 +113,7 @@ class Scheduler:
                 chosen = list(watched)
         finally:
             for day in watched.values():
-                self._store.release(day)
+                self.store.release(day)
 
     def _advance(self, name: str, watched: dict[str, Day], report: Report) -> None:
         """Until the schedule's day runs, or nothing may be done."""
@@ -126,7 +126,7 @@ class Scheduler:
                 error = None if state == "succeeded" else self._why(day, state)
             except UnavailableError as error_:
                 self._tell(report, day, "unavailable", str(error_))
-                self._store.release(watched.pop(name))
+                self.store.release(watched.pop(name))
                 return
             self._conclude(watched.pop(name), error, report)
 
@@ -134,12 +134,12 @@ class Scheduler:
         """The day this scheduler holds the lease of, renewed where a third of it has passed."""
         day, now = watched.get(name), self._clock()
         if day is None:
-            for new in self._store.extend(name, now):
+            for new in self.store.extend(name, now):
                 self._tell(report, new, _entry(new))
-            return self._store.claim(name, owner=self._owner, now=now, lease=self._lease)
+            return self.store.claim(name, owner=self._owner, now=now, lease=self._lease)
         if day.heartbeat is not None and abs(now - day.heartbeat) < self._lease / 3:
             return day
-        renewed = self._store.claim(name, owner=self._owner, now=now, lease=self._lease)
+        renewed = self.store.claim(name, owner=self._owner, now=now, lease=self._lease)
         if renewed is None or renewed.submission_id != day.submission_id:
             self._tell(report, watched.pop(name), "lost", "another scheduler watches it now")
         return renewed
@@ -150,7 +150,7 @@ class Scheduler:
         state = self._launcher.state(submission)
         if state is not None:
             return state
-        started = self._launcher.submit(self._store.get(day.schedule), day)
+        started = self._launcher.submit(self.store.get(day.schedule), day)
         self._tell(report, day, "submitted" if started else "attached", submission)
         return self._launcher.state(submission) or "pending"
 
@@ -159,7 +159,7 @@ class Scheduler:
         return told or f"the job {state}"
 
     def _conclude(self, day: Day, error: str | None, report: Report) -> None:
-        after = self._store.conclude(day, error=error, now=self._clock())
+        after = self.store.conclude(day, error=error, now=self._clock())
         if after is None:
             self._tell(report, day, "lost", "another scheduler recorded its end")
         elif after.state == "succeeded":

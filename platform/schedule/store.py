@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
@@ -37,7 +38,7 @@ class ScheduleStore:
         with write(self.engine, SCHEDULES) as connection:
             old = _find(connection, schedule.name)
             if old is not None and not replacing:
-                if replace(schedule, created=old.created, paused=old.paused) == old:
+                if replace(schedule, created=old.created, since=old.since, paused=old.paused) == old:
                     return []
                 raise ConflictError(f"schedule {schedule.name} is defined otherwise", "--replace", "or another name")
             new = schedule if old is None else replace(schedule, created=old.created)
@@ -62,11 +63,13 @@ class ScheduleStore:
         with self.engine.connect() as connection:
             return _days(connection, name)
 
-    def pause(self, name: str, paused: bool = True) -> None:
+    def pause(self, name: str) -> None:
         """Start no further attempt until it is resumed; one that runs is watched to its end."""
-        with write(self.engine, SCHEDULES) as connection:
-            _schedule(connection, name)
-            connection.execute(update(SCHEDULES).where(SCHEDULES.c.name == name).values(paused=paused))
+        self._set(name, paused=True)
+
+    def resume(self, name: str, now: datetime) -> None:
+        """End a pause. Days that fell due meanwhile are late from now on."""
+        self._set(name, paused=False, since=now)
 
     def remove(self, name: str) -> None:
         """Forget the definition; the days stay, so that a schedule of that name does not execute them again.
@@ -121,6 +124,11 @@ class ScheduleStore:
         with write(self.engine, SCHEDULES) as connection:
             after = policy.concluded(_schedule(connection, day.schedule), day, error=error, now=now)
             return after if _swap(connection, day, after) else None
+
+    def _set(self, name: str, **changes: Any) -> None:
+        with write(self.engine, SCHEDULES) as connection:
+            changed = replace(_schedule(connection, name), **changes)
+            connection.execute(update(SCHEDULES).where(SCHEDULES.c.name == name).values(**schedule_columns(changed)))
 
     def skip(self, name: str, day: date, *, now: datetime) -> Day:
         """Never execute a day that waits or was given up, and no longer call it missed or failed.
