@@ -47,7 +47,7 @@ REASONS: dict[str, str] = {
     "negative_salary": "a salary is below zero",
     "salary_order": "salary_max is below salary_min",
     "unknown_kind": "actor and kind of an event are not a pair the schema has",
-    "unknown_word": "seniority or employment_type is not a word the schema has",
+    "unknown_word": "seniority, employment_type or visibility is not a word the schema has",
     "text_too_long": "a text is longer than the schema allows",
     "list_too_long": "a list has more items than the schema allows",
 }

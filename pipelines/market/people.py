@@ -62,6 +62,7 @@ def make_people(config: MarketConfig, taxonomy: Taxonomy, weights: npt.NDArray[n
         "resume_text": [_resume(random, work, int(rank)) for work, rank in zip(works, level, strict=True)],
         "skills": [[taxonomy.skills[skill] for skill in row] for row in listed],
         "seniority": pa.array([SENIORITIES[rank] for rank in level.tolist()], mask=random.random(n) < 0.1),
+        **{name: pa.nulls(n, CANDIDATES.columns.field(name).type) for name in ("consent", "visibility", "hidden_from")},
         "experience": pa.array(experience, CANDIDATES.columns.field("experience").type),
         "updated_at": pa.array(joined, CANDIDATES.columns.field("updated_at").type),
         **place_columns(places, place, random.random(n) < 0.05),
