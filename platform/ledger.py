@@ -130,6 +130,33 @@ Index(
     postgresql_where=SCHEDULE_RUNS.c.state == "running",
 )
 
+FORGOTTEN = Table(
+    "forgotten",
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("asked_at_us", BigInteger, nullable=False),
+    Column("due_at_us", BigInteger, nullable=False),
+    Column("stage", String(16), nullable=False),
+)
+
+LEDGER_KEYS = Table(
+    "ledger_keys",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("value", String(128), nullable=False),
+)
+
+TAINTED_RELEASES = Table(
+    "tainted_releases",
+    METADATA,
+    Column("model", String(256), primary_key=True),
+    Column("release_id", String(64), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("due_at_us", BigInteger, nullable=False),
+    Column("purged_at_us", BigInteger),
+)
+
 
 def open_ledger(url: str) -> Engine:
     """Connect to the ledger and create its tables where they are missing; safe when two processes start at once.
