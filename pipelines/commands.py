@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rolecall.pipelines.lab.commands import lab
 from rolecall.platform.console import Json, console, emit, errors, table
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import load_settings
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command()(ingest)
     app.command()(run)
     app.command()(demo)
+    app.add_typer(lab(), name="lab")
 
 
 def ingest(
