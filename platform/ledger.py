@@ -1,4 +1,4 @@
-"""The ledger database: the event log, its watermarks and the promotions table, in SQLite or PostgreSQL.
+"""The ledger database: the event log, its watermarks, the promotions and the schedules, in SQLite or PostgreSQL.
 
 What is committed here is on disk: SQLite runs with a write-ahead log and full synchronisation. Every
 change goes through `write`, which lets one writer in at a time, so a read followed by a write is one
@@ -18,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
+    Date,
     Engine,
     Index,
     Integer,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     create_engine,
     event,
     text,
@@ -75,6 +77,84 @@ PROMOTIONS = Table(
     Column("why", Text, nullable=False),
     Column("gated", Boolean, nullable=False),
     Column("mirrored", Boolean, nullable=False),
+)
+
+SCHEDULES = Table(
+    "schedules",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("pipeline", String(64), nullable=False),
+    Column("at", String(5), nullable=False),
+    Column("zone", String(64), nullable=False),
+    Column("start", Date, nullable=False),
+    Column("end", Date),
+    Column("catch_up", Boolean, nullable=False),
+    Column("reprocess", String(16), nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("backoff_us", BigInteger, nullable=False),
+    Column("backoff_cap_us", BigInteger, nullable=False),
+    Column("grace_us", BigInteger, nullable=False),
+    Column("promote", Boolean, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+)
+
+SCHEDULE_RUNS = Table(
+    "schedule_runs",
+    METADATA,
+    Column("schedule", String(64), nullable=False),
+    Column("logical_date", Date, nullable=False),
+    Column("as_of_us", BigInteger, nullable=False),
+    Column("origin", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("entered_us", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("next_attempt_us", BigInteger),
+    Column("submission_id", String(256), unique=True),
+    Column("error", Text),
+    Column("owner", String(256)),
+    Column("lease_until_us", BigInteger),
+    Column("heartbeat_us", BigInteger),
+    Column("started_us", BigInteger),
+    Column("finished_us", BigInteger),
+    UniqueConstraint("schedule", "logical_date", name="schedule_runs_once_a_date"),
+)
+
+Index(
+    "schedule_runs_one_at_a_time",
+    SCHEDULE_RUNS.c.schedule,
+    unique=True,
+    sqlite_where=SCHEDULE_RUNS.c.state == "running",
+    postgresql_where=SCHEDULE_RUNS.c.state == "running",
+)
+
+FORGOTTEN = Table(
+    "forgotten",
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("asked_at_us", BigInteger, nullable=False),
+    Column("due_at_us", BigInteger, nullable=False),
+    Column("stage", String(16), nullable=False),
+)
+
+LEDGER_KEYS = Table(
+    "ledger_keys",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("value", String(128), nullable=False),
+)
+
+TAINTED_RELEASES = Table(
+    "tainted_releases",
+    METADATA,
+    Column("model", String(256), primary_key=True),
+    Column("release_id", String(64), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("due_at_us", BigInteger, nullable=False),
+    Column("purged_at_us", BigInteger),
 )
 
 

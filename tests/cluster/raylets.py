@@ -1,0 +1,177 @@
+"""A Ray cluster of separate raylets on one machine that share no folder.
+
+Each raylet has its own ROLECALL_HOME, its own Ray session folder and its own folder for
+temporary files. As root each also lives in a mount namespace of its own, where a private tmpfs covers the folder that
+holds them all and another one /dev/shm: what one writes there no other can see, as with pods. Without root the
+folders are merely different ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import ray.util
+
+from rolecall.pipelines.demo import free_ports
+
+START_SECONDS = 240.0
+# A dead node is noticed within seconds, and memory that other processes of this machine use kills no worker.
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "OMP_NUM_THREADS": "1",
+}
+_PRIVATE = (
+    'mount -t tmpfs tmpfs "$0" && mount -t tmpfs -o size=512m tmpfs /dev/shm && mkdir -p "$1" && shift && exec "$@"'
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raylet:
+    """One node: its name, the folder no other node sees, and the process all of its processes descend from."""
+
+    name: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def home(self) -> Path:
+        """ROLECALL_HOME as the node's processes name it."""
+        return self.folder / "home"
+
+    def seen_from_here(self, path: Path) -> Path:
+        """A path of the node as this process reaches it, while the node lives."""
+        return Path(f"/proc/{self.process.pid}/root") / path.relative_to("/")
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs on the node now."""
+        try:
+            node = psutil.Process(self.process.pid)
+            return [node, *node.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self) -> None:
+        """End the node as a power cut does: every process of it, at once."""
+        while processes := [p for p in self.processes() if p.status() != psutil.STATUS_ZOMBIE]:
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()  # none of them may start another while the rest is ended
+            for process in {*processes, *self.processes()}:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.process.wait(30)
+
+
+@dataclass(kw_only=True)
+class RayCluster:
+    """The head and its workers. `resources`: {"head": 1} on the head, {"worker": 1} on every worker."""
+
+    root: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cpus: int = 3
+    head: Raylet = field(init=False)
+    workers: list[Raylet] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        names = ("port", "dashboard-port", "ray-client-server-port")
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        options = [f"--{name}={port}" for name, port in self._ports.items()]
+        self.head = self._start("head", ["--head", "--dashboard-host=127.0.0.1", "--include-dashboard=true", *options])
+        self.wait_for(1)
+
+    @property
+    def address(self) -> str:
+        """What `ray.init(address=...)` takes."""
+        return f"{ray.util.get_node_ip_address()}:{self._ports['port']}"
+
+    @property
+    def dashboard(self) -> str:
+        """What `ray job submit --address` takes."""
+        return f"http://127.0.0.1:{self._ports['dashboard-port']}"
+
+    def add_worker(self) -> Raylet:
+        """Another raylet, ready to take work."""
+        alive = len(self.alive())
+        worker = self._start("worker", [f"--address={self.address}"])
+        self.workers.append(worker)
+        self.wait_for(alive + 1)
+        return worker
+
+    def alive(self) -> list[str]:
+        """Names of the nodes that the head believes to live."""
+        reply = httpx.get(f"{self.dashboard}/api/v0/nodes", timeout=30.0).raise_for_status().json()
+        nodes = reply["data"]["result"]["result"]
+        return sorted(node["node_name"] for node in nodes if node["state"] == "ALIVE")
+
+    def stop(self) -> None:
+        """End every node."""
+        for raylet in (*self.workers, self.head):
+            raylet.kill()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _start(self, kind: str, options: list[str]) -> Raylet:
+        number = len(self.workers) + 1
+        name = kind if kind == "head" else f"{kind}-{number}"
+        folder = self.root / name
+        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats"]
+        command += [f"--node-name={name}", f"--temp-dir={folder / 'ray'}", f"--num-cpus={self.cpus}"]
+        command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000"]
+        agent, metrics = free_ports(2)
+        command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
+        command += [f'--resources={{"{kind}": 1}}', *options]
+        env = {**os.environ, **_ENVIRONMENT, **self.environment}
+        env |= {"ROLECALL_HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
+        with (self.root / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*_private(self.root, folder / "tmp"), *command], env=env, stdout=log, stderr=log, cwd="/"
+            )
+        return Raylet(name=name, folder=folder, process=process)
+
+    def wait_for(self, nodes: int) -> None:
+        """Poll until the head counts this many living nodes."""
+        deadline = time.monotonic() + START_SECONDS
+        newest = self.workers[-1] if self.workers else self.head
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if len(self.alive()) == nodes:
+                    return
+            if self.head.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail((self.root / f"{newest.name}.log").read_text(errors="replace")[-3000:])
+            time.sleep(0.2)
+
+
+def two_raylets(environment: Mapping[str, str] | None = None) -> RayCluster:
+    """A head and one worker, both ready."""
+    cluster = RayCluster(root=Path(tempfile.mkdtemp(prefix="rcl", dir="/tmp")), environment=environment or {})
+    try:
+        cluster.add_worker()
+    except BaseException:
+        cluster.stop()
+        raise
+    return cluster
+
+
+def _private(covered: Path, made: Path) -> list[str]:
+    """The words before a command that hide what others put below `covered`; `made` exists there."""
+    if (
+        os.geteuid() == 0
+        and subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0
+    ):
+        return ["unshare", "-m", "--propagation=private", "sh", "-c", _PRIVATE, str(covered), str(made)]
+    made.mkdir(parents=True)
+    return []
