@@ -1,8 +1,7 @@
-"""`rolecall lab generate` and `rolecall lab simulate`."""
+"""`rolecall lab simulate`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +22,6 @@ Name = Annotated[str, typer.Option("--config", help="A named marketplace: small,
 def lab() -> typer.Typer:
     """The commands of the marketplace laboratory."""
     app = typer.Typer(no_args_is_help=True, help="A marketplace whose truth is known: make one, or live in it.")
-    app.command("generate")(generate)
     app.command("simulate")(simulate)
     return app
 
