@@ -10,6 +10,7 @@ import typer
 
 from rolecall.pipelines import schedule_commands
 from rolecall.pipelines.backfill import backfill
+from rolecall.pipelines.lab.commands import lab
 from rolecall.platform.console import Json, console, emit, errors, table
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import load_settings
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
     app.add_typer(schedule_commands.app, name="schedule")
     app.command(epilog=schedule_commands.EXIT_CODES)(backfill)
+    app.add_typer(lab(), name="lab")
 
 
 def ingest(
