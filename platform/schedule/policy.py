@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
@@ -53,9 +53,10 @@ class Day:
     finished: datetime | None = None
 
 
-def to_enter(schedule: Schedule, known: Mapping[date, Day], now: datetime) -> list[Day]:
+def to_enter(schedule: Schedule, known: Set[date], waiting: Iterable[Day], now: datetime) -> list[Day]:
     """The rows that must be written for everything due to have one: new days, and waiting ones that were overtaken.
 
+    `known`: the dates that have a row.
     Without catch-up only the newest due date is executed: older ones are entered as skipped, and one that still waits
     is skipped, or given up where it had failed.
     """
@@ -66,7 +67,7 @@ def to_enter(schedule: Schedule, known: Mapping[date, Day], now: datetime) -> li
     if schedule.catch_up:
         return missing
     skipped = [replace(day, state="skipped") if day.logical_date < due[-1] else day for day in missing]
-    return skipped + [_overtaken(day, now) for day in known.values() if _is_overtaken(day, due[-1])]
+    return skipped + [_overtaken(day, now) for day in waiting if _is_overtaken(day, due[-1])]
 
 
 def to_reprocess(

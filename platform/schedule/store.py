@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, insert, select, update
 
 from rolecall.platform.errors import ConflictError, InputError, NotFoundError
 from rolecall.platform.ledger import SCHEDULE_RUNS, SCHEDULES, write
@@ -41,7 +41,9 @@ class ScheduleStore:
                 if replace(schedule, created=old.created, since=old.since, paused=old.paused) == old:
                     return []
                 raise ConflictError(f"schedule {schedule.name} is defined otherwise", "--replace", "or another name")
-            new = schedule if old is None else replace(schedule, created=old.created)
+            new = schedule
+            if old is not None:  # its submission ids and a pause outlive the definition
+                new = replace(schedule, created=old.created, paused=old.paused or schedule.paused)
             connection.execute(delete(SCHEDULES).where(SCHEDULES.c.name == new.name))
             connection.execute(insert(SCHEDULES).values(**schedule_columns(new)))
             known = _days(connection, new.name)
@@ -165,9 +167,10 @@ def _schedule(connection: Connection, name: str) -> Schedule:
     return found
 
 
-def _days(connection: Connection, name: str) -> dict[date, Day]:
+def _days(connection: Connection, name: str, *conditions: ColumnElement[bool]) -> dict[date, Day]:
     table = SCHEDULE_RUNS.c
-    rows = connection.execute(select(SCHEDULE_RUNS).where(table.schedule == name).order_by(table.logical_date))
+    query = select(SCHEDULE_RUNS).where(table.schedule == name, *conditions).order_by(table.logical_date)
+    rows = connection.execute(query)
     return {row.logical_date: day_of(row) for row in rows}
 
 
@@ -190,12 +193,17 @@ def _claimable(connection: Connection, name: str, owner: str, now: datetime) -> 
 
 
 def _extension(connection: Connection, name: str, now: datetime) -> tuple[Mapping[date, Day], list[Day]]:
-    schedule, known = _schedule(connection, name), _days(connection, name)
-    return known, [] if schedule.paused else policy.to_enter(schedule, known, now)
+    """The days that wait, and the rows to write: new ones, and waiting ones that were overtaken."""
+    table, schedule = SCHEDULE_RUNS.c, _schedule(connection, name)
+    if schedule.paused:
+        return {}, []
+    known = set(connection.scalars(select(table.logical_date).where(table.schedule == name)))
+    waiting = _days(connection, name, table.state == "waiting")
+    return waiting, policy.to_enter(schedule, known, waiting.values(), now)
 
 
 def _put(connection: Connection, known: Mapping[date, Day], days: list[Day]) -> list[Day]:
-    """Write rows decided on `known`, in this transaction."""
+    """Write rows decided on `known`, in this transaction: those it names are changed, others are new."""
     fresh = [day_columns(day) for day in days if day.logical_date not in known]
     if fresh:
         connection.execute(insert(SCHEDULE_RUNS), fresh)
