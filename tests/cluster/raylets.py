@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,10 @@ class Raylet:
     name: str
     folder: Path
     process: subprocess.Popen[bytes]
+
+    @property
+    def killed(self) -> bool:
+        return self.process.poll() == -signal.SIGKILL
 
     @property
     def home(self) -> Path:
@@ -136,6 +141,8 @@ class RayCluster:
         command += [f'--resources={{"{kind}": 1}}', *options]
         env = {**os.environ, **_ENVIRONMENT, **self.environment}
         env |= {"ROLECALL_HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
+        fixed = ("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")  # two clusters on one machine would share them
+        env |= {name: str(port) for name, port in zip(fixed, free_ports(len(fixed)), strict=True)}
         with (self.root / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [*_private(self.root, folder / "tmp"), *command], env=env, stdout=log, stderr=log, cwd="/"
@@ -145,12 +152,12 @@ class RayCluster:
     def wait_for(self, nodes: int) -> None:
         """Poll until the head counts this many living nodes."""
         deadline = time.monotonic() + START_SECONDS
-        newest = self.workers[-1] if self.workers else self.head
+        newest = next((raylet for raylet in reversed(self.workers) if not raylet.killed), self.head)
         while True:
             with contextlib.suppress(httpx.HTTPError):
                 if len(self.alive()) == nodes:
                     return
-            if self.head.process.poll() is not None or time.monotonic() > deadline:
+            if newest.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail((self.root / f"{newest.name}.log").read_text(errors="replace")[-3000:])
             time.sleep(0.2)
 
