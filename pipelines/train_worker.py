@@ -53,7 +53,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     before, text = _restored()
     left = [segment for segment in config["segments"] if segment.start >= before]
     parameters = {**config["parameters"], **_network(context.get_world_size())}
-    for segment, model in _grow(examples, parameters, left, text):
+    for segment, model in grow(examples, parameters, left, text):
         metrics = {ROUNDS: segment.end, RESUMED_FROM: before}
         if context.get_world_rank():
             report(metrics)
@@ -65,10 +65,13 @@ def train_worker(config: Mapping[str, Any]) -> None:
             report(metrics, checkpoint=Checkpoint.from_directory(str(local)))
 
 
-def _grow(
+def grow(
     examples: TrainingSet, parameters: Mapping[str, Any], left: list[Segment], text: str | None
 ) -> Iterator[tuple[Segment, str]]:
-    """Each segment with the model text at its end."""
+    """Each segment that is left with the model text at its end. `text`: the model that they start from.
+
+    `parameters` with LightGBM's `machines`: every worker calls this at once, each with its own requests.
+    """
     network: lightgbm.Booster | None = None  # the first booster owns the sockets: they close when it goes
     for segment in left:
         shared = {name: value for name, value in parameters.items() if network is None or name not in _SOCKETS}
