@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -34,6 +35,7 @@ from rolecall.pipelines.train import TreeShape, fit_calibrator, shapes, train_ra
 from rolecall.pipelines.training_set import build_training_set, job_columns_at, training_columns, training_cutoff
 from rolecall.platform.event_log import EventLog, drain
 from rolecall.platform.ledger import open_ledger
+from rolecall.platform.object_store import Prefix, is_object_store, prefix
 from rolecall.platform.ray_runtime import RayHandle, start_ray
 from rolecall.platform.registry import Registry
 from rolecall.platform.settings import Settings
@@ -198,10 +200,18 @@ class DailySteps:
         return StepResult(values={"release": manifest.id}, metrics={"release.mb": size})
 
     def _train(self, step: StepContext, examples: TrainingSet, shape: TreeShape, file: str) -> StepResult:
-        text = train_ranker(examples, shape, self.settings.ranking, step.folder / "ray")
-        shutil.rmtree(step.folder / "ray")
-        (step.folder / file).write_text(text)
-        return StepResult(metrics={f"{step.name}.requests": examples.requests, f"{step.name}.rounds": shape.rounds})
+        """With artifacts in an object store the checkpoints lie there too: another machine may go on from them."""
+        storage: Path | Prefix = step.folder / "checkpoints"
+        if is_object_store(self.settings.artifacts_uri):
+            artifacts = prefix(self.settings.artifacts_uri, self.settings.storage.options)
+            storage = artifacts.below("training", step.run, step.name)
+        if self.settings.ranking.workers:
+            self._with_ray()
+        trained = train_ranker(examples, shape, self.settings.ranking, storage)
+        storage.remove() if isinstance(storage, Prefix) else shutil.rmtree(storage, ignore_errors=True)
+        (step.folder / file).write_text(trained.text)
+        measured = {"requests": examples.requests, "rounds": shape.rounds, "resumed_from": trained.resumed_from}
+        return StepResult(metrics={f"{step.name}.{name}": value for name, value in measured.items()})
 
     def _job_features(self, step: StepContext) -> pl.DataFrame:
         """Feature-view columns of every job as known at `as_of`: what serving falls back on."""

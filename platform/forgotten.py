@@ -83,9 +83,7 @@ class ForgottenPeople:
         digest, later = self._digest(candidate_id), STAGES[: STAGES.index(stage)]
         with write(self.engine, FORGOTTEN) as connection:
             row = FORGOTTEN.c
-            connection.execute(
-                update(FORGOTTEN).where(row.digest == digest, row.stage.in_(later)).values(stage=stage)
-            )
+            connection.execute(update(FORGOTTEN).where(row.digest == digest, row.stage.in_(later)).values(stage=stage))
 
     def advance_all(self, before: Stage, stage: Stage) -> int:
         """Every erasure that stands at `before` is at `stage` now. Returns how many."""

@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from rolecall.platform.errors import InputError, IntegrityError, NotFoundError
 from rolecall.platform.files import copy_tree, locked, sync
+from rolecall.platform.object_store import is_object_store, s3_filesystem
 from rolecall.platform.release import MANIFEST_FILE, Manifest, is_release_id, read_manifest, verify
 
 _FOLDER = "releases"
@@ -27,7 +28,7 @@ class ReleaseStore:
         self.uri = artifacts_uri.rstrip("/")
         self.cache_dir = cache_dir
         self.options = dict(options or {})
-        self._local = None if self.uri.startswith("s3://") else Path(self.uri.removeprefix("file://")) / _FOLDER
+        self._local = None if is_object_store(self.uri) else Path(self.uri.removeprefix("file://")) / _FOLDER
 
     def publish(self, folder: Path) -> Manifest:
         """Verify a sealed folder and make it available under its id. Returns the manifest that is stored.
@@ -139,18 +140,7 @@ class ReleaseStore:
             raise IntegrityError(f"{name} of release {manifest.id} is missing from {self.uri}") from error
 
     def _s3(self) -> fs.S3FileSystem:
-        option = {name.upper().removeprefix("AWS_"): value for name, value in self.options.items()}
-        endpoint = option.get("ENDPOINT_URL") or option.get("ENDPOINT") or ""
-        scheme, _, host = endpoint.rpartition("://")
-        return fs.S3FileSystem(
-            access_key=option.get("ACCESS_KEY_ID"),
-            secret_key=option.get("SECRET_ACCESS_KEY"),
-            session_token=option.get("SESSION_TOKEN"),
-            region=option.get("REGION") or option.get("DEFAULT_REGION"),
-            endpoint_override=host or None,
-            scheme=scheme or "https",
-            allow_bucket_creation=False,
-        )
+        return s3_filesystem(self.options)
 
     def _prefix(self) -> str:
         return self.uri.removeprefix("s3://")

@@ -15,18 +15,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 import ray.util
 
 from rolecall.pipelines.demo import free_ports
+from rolecall.platform.errors import UnavailableError
 
-START_SECONDS = 240.0
+START_SECONDS = 300.0
+ATTEMPTS = 4
 # A dead node is noticed within seconds, and memory that other processes of this machine use kills no worker.
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -86,13 +87,10 @@ class RayCluster:
     cpus: int = 3
     head: Raylet = field(init=False)
     workers: list[Raylet] = field(init=False, default_factory=list)
+    _ports: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = ("port", "dashboard-port", "ray-client-server-port")
-        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
-        options = [f"--{name}={port}" for name, port in self._ports.items()]
-        self.head = self._start("head", ["--head", "--dashboard-host=127.0.0.1", "--include-dashboard=true", *options])
-        self.wait_for(1)
+        self.head = self._ready("head", self._head_options, nodes=1)
 
     @property
     def address(self) -> str:
@@ -106,10 +104,8 @@ class RayCluster:
 
     def add_worker(self) -> Raylet:
         """Another raylet, ready to take work."""
-        alive = len(self.alive())
-        worker = self._start("worker", [f"--address={self.address}"])
+        worker = self._ready("worker", lambda: [f"--address={self.address}"], nodes=len(self.alive()) + 1)
         self.workers.append(worker)
-        self.wait_for(alive + 1)
         return worker
 
     def alive(self) -> list[str]:
@@ -136,6 +132,8 @@ class RayCluster:
         command += [f'--resources={{"{kind}": 1}}', *options]
         env = {**os.environ, **_ENVIRONMENT, **self.environment}
         env |= {"ROLECALL_HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
+        fixed = ("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")  # two clusters on one machine would share them
+        env |= {name: str(port) for name, port in zip(fixed, free_ports(len(fixed)), strict=True)}
         with (self.root / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [*_private(self.root, folder / "tmp"), *command], env=env, stdout=log, stderr=log, cwd="/"
@@ -144,15 +142,36 @@ class RayCluster:
 
     def wait_for(self, nodes: int) -> None:
         """Poll until the head counts this many living nodes."""
+        self._wait(nodes, self.head)
+
+    def _ready(self, kind: str, options: Callable[[], list[str]], nodes: int) -> Raylet:
+        """Ray gives a raylet 30 s, and a free port may be taken by another before it is used: so try again."""
+        for _ in range(ATTEMPTS):
+            raylet = self._start(kind, options())
+            try:
+                self._wait(nodes, raylet)
+            except UnavailableError as error:
+                raylet.kill()
+                failed = error
+            else:
+                return raylet
+        raise failed
+
+    def _wait(self, nodes: int, raylet: Raylet) -> None:
         deadline = time.monotonic() + START_SECONDS
-        newest = self.workers[-1] if self.workers else self.head
         while True:
             with contextlib.suppress(httpx.HTTPError):
                 if len(self.alive()) == nodes:
                     return
-            if self.head.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail((self.root / f"{newest.name}.log").read_text(errors="replace")[-3000:])
+            if raylet.process.poll() is not None or time.monotonic() > deadline:
+                raise UnavailableError((self.root / f"{raylet.name}.log").read_text(errors="replace")[-3000:])
             time.sleep(0.2)
+
+    def _head_options(self) -> list[str]:
+        names = ("port", "dashboard-port", "ray-client-server-port")
+        self._ports = dict(zip(names, free_ports(len(names)), strict=True))
+        ports = [f"--{name}={port}" for name, port in self._ports.items()]
+        return ["--head", "--dashboard-host=127.0.0.1", "--include-dashboard=true", *ports]
 
 
 def two_raylets(environment: Mapping[str, str] | None = None) -> RayCluster:
@@ -173,5 +192,5 @@ def _private(covered: Path, made: Path) -> list[str]:
         and subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0
     ):
         return ["unshare", "-m", "--propagation=private", "sh", "-c", _PRIVATE, str(covered), str(made)]
-    made.mkdir(parents=True)
+    made.mkdir(parents=True, exist_ok=True)
     return []
