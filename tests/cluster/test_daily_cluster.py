@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 from ray.util.state import list_actors
-from tests.services import PostgresServer, S3Bucket, new_bucket
-from tests.small_world import AS_OF, SMALL, World, small_market
 
 from rolecall.pipelines.assemble import EVALUATION
 from rolecall.pipelines.daily import daily_run, run_daily
@@ -24,6 +22,8 @@ from rolecall.pipelines.demo import fill_tables
 from rolecall.pipelines.materialize import feature_store
 from rolecall.platform.registry import Registry
 from rolecall.platform.settings import Settings, load_settings
+from tests.services import PostgresServer, S3Bucket, new_bucket
+from tests.small_world import AS_OF, SMALL, World, small_market
 
 from .raylets import RayCluster
 

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 import redis
-from tests.services import PostgresServer
 
 from rolecall.features.activity import TIMESTAMP, candidate_history, employer_rating, job_activity
 from rolecall.features.candidates import candidate_context
@@ -18,6 +17,7 @@ from rolecall.features.store import FeatureStore, redis_address
 from rolecall.features.views import VIEWS, candidate_feature_columns, job_feature_columns, service_views
 from rolecall.platform.errors import InputError, SettingsError
 from rolecall.platform.settings import FeatureSettings
+from tests.services import PostgresServer
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 AS_OF = START + timedelta(days=10)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.services import S3Bucket
 
 from rolecall.pipelines.run_archive import RunArchive
 from rolecall.pipelines.steps import Run, Step, StepContext, StepResult
@@ -14,6 +13,7 @@ from rolecall.platform.errors import ConflictError
 from rolecall.platform.ledger import claimed, open_ledger
 from rolecall.platform.object_store import prefix
 from rolecall.platform.settings import Settings
+from tests.services import S3Bucket
 
 AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 

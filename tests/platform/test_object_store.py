@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pickle
 
-from tests.services import S3Bucket
-
 from rolecall.platform.object_store import is_object_store, mlflow_environment, prefix
+from tests.services import S3Bucket
 
 
 def test_a_place_keeps_and_removes_only_what_is_below_it(s3_bucket: S3Bucket) -> None:
