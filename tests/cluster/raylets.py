@@ -57,6 +57,11 @@ class Raylet:
         """A path of the node as this process reaches it, while the node lives."""
         return Path(f"/proc/{self.process.pid}/root") / path.relative_to("/")
 
+    def inside(self, *command: str) -> list[str]:
+        """The words that run a command on the node: a driver must see the same shared memory as its raylet."""
+        own, nodes = (Path(f"/proc/{pid}/ns/mnt").readlink() for pid in ("self", self.process.pid))
+        return [*command] if own == nodes else ["nsenter", "--mount", f"--target={self.process.pid}", *command]
+
     def processes(self) -> list[psutil.Process]:
         """Everything that runs on the node now."""
         try:
@@ -134,7 +139,7 @@ class RayCluster:
         agent, metrics = free_ports(2)
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
         command += [f'--resources={{"{kind}": 1}}', *options]
-        env = {**os.environ, **_ENVIRONMENT, **self.environment}
+        env = {**outside(), **_ENVIRONMENT, **self.environment}
         env |= {"ROLECALL_HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
         with (self.root / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -153,6 +158,11 @@ class RayCluster:
             if self.head.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail((self.root / f"{newest.name}.log").read_text(errors="replace")[-3000:])
             time.sleep(0.2)
+
+
+def outside() -> dict[str, str]:
+    """This process's environment without what a Ray that an earlier test started here has left in it."""
+    return {name: text for name, text in os.environ.items() if not name.startswith(("RAY_", "ROLECALL_"))}
 
 
 def two_raylets(environment: Mapping[str, str] | None = None) -> RayCluster:
