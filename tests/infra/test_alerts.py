@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
-from rolecall.platform.ledger import open_ledger
-from rolecall.platform.schedule.definition import Schedule
-from rolecall.platform.schedule.health import schedule_metrics
-from rolecall.platform.schedule.store import ScheduleStore
+from rolecall.pipelines.schedule_commands import app as schedule
 from rolecall.serving.metrics import ServingMetrics
 from rolecall.serving.models import EventReceipt, Readiness, Stage
 
@@ -46,10 +44,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     serving.ranked([Stage(stage="recall", count_in=1, count_out=1, milliseconds=1.0)], known=False)
     serving.received(EventReceipt(accepted=1, duplicate=0))
     text = serving.render(Readiness(ready=True, release_id="a", release_as_of=NOW), {"ranking": 0}).decode()
-    engine = open_ledger(f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}")
-    daily = Schedule(name="daily", pipeline="daily", at=time(3), zone="UTC", start=NOW.date(), created=NOW, since=NOW)
-    ScheduleStore(engine).add(daily, now=NOW)
-    text += schedule_metrics(engine, NOW).decode()
+    home = {"ROLECALL_HOME": str(tmp_path_factory.mktemp("home"))}
+    for words in (["add", "daily"], ["list", "--metrics"]):
+        told = CliRunner().invoke(schedule, words, env=home, catch_exceptions=False)
+        assert told.exit_code == 0
+    text += told.stdout
     families = list(text_string_to_metric_families(text))
     never_yet = {family.name: {"schedule"} for family in families if not family.samples}
     return never_yet | {sample.name: set(sample.labels) for family in families for sample in family.samples}
