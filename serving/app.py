@@ -61,7 +61,15 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor. Serve adds the request id to every answer itself."""
-        self._api = create_api(self._state, self._settings.serve, echo_request_id=False, on_close=self._state.close)
+        from ray import serve
+
+        self._api = create_api(
+            self._state,
+            self._settings.serve,
+            echo_request_id=False,
+            on_close=self._state.close,
+            replica=serve.get_replica_context().replica_id.unique_id,
+        )
         return self._api
 
     async def check_health(self) -> None:

@@ -58,6 +58,11 @@ class Raylet:
         """A path of the node as this process reaches it, while the node lives."""
         return Path(f"/proc/{self.process.pid}/root") / path.relative_to("/")
 
+    def inside(self, *command: str) -> list[str]:
+        """The words that run a command on the node: a driver must see the same shared memory as its raylet."""
+        own, nodes = (Path(f"/proc/{pid}/ns/mnt").readlink() for pid in ("self", self.process.pid))
+        return [*command] if own == nodes else ["nsenter", "--mount", f"--target={self.process.pid}", *command]
+
     def processes(self) -> list[psutil.Process]:
         """Everything that runs on the node now."""
         try:
@@ -130,7 +135,7 @@ class RayCluster:
         agent, metrics = free_ports(2)
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
         command += [f'--resources={{"{kind}": 1}}', *options]
-        env = {**os.environ, **_ENVIRONMENT, **self.environment}
+        env = {**outside(), **_ENVIRONMENT, **self.environment}
         env |= {"ROLECALL_HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
         fixed = ("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")  # two clusters on one machine would share them
         env |= {name: str(port) for name, port in zip(fixed, free_ports(len(fixed)), strict=True)}
@@ -172,6 +177,11 @@ class RayCluster:
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         ports = [f"--{name}={port}" for name, port in self._ports.items()]
         return ["--head", "--dashboard-host=127.0.0.1", "--include-dashboard=true", *ports]
+
+
+def outside() -> dict[str, str]:
+    """This process's environment without what a Ray that an earlier test started here has left in it."""
+    return {name: text for name, text in os.environ.items() if not name.startswith(("RAY_", "ROLECALL_"))}
 
 
 def two_raylets(environment: Mapping[str, str] | None = None) -> RayCluster:
