@@ -97,9 +97,13 @@ class Luck:
         """Exponential numbers of mean 1, by inversion."""
         return np.asarray(-np.log(self.uniform(draw, *keys)))
 
-    def subset(self, draw: Draw, numbers: npt.NDArray[Any], size: int, *keys: int) -> npt.NDArray[np.intp]:
-        """A random order of 0..size-1 for each number [N, size]; its first k are k draws without replacement."""
-        return np.argsort(self.bits(draw, numbers[:, None], np.arange(size), *keys), axis=1, kind="stable")
+    def subset(
+        self, draw: Draw, numbers: npt.NDArray[Any], weights: npt.NDArray[np.float64], *keys: int
+    ) -> npt.NDArray[np.intp]:
+        """A random order of the `weights` for each number [N, size]: its first k are k draws without replacement, each
+        with probability proportional to its weight among those left (Efraimidis and Spirakis 2006)."""
+        clocks = self.exponential(draw, numbers[:, None], np.arange(len(weights)), *keys) / weights
+        return np.argsort(clocks, axis=1, kind="stable")
 
 
 def pick(uniform: npt.NDArray[np.float64], cumulated: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

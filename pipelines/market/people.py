@@ -16,8 +16,8 @@ import numpy.typing as npt
 from rolecall.pipelines.market.config import DAY_US, MarketConfig
 from rolecall.pipelines.market.luck import Draw, Luck, pick
 from rolecall.pipelines.market.places import Places
-from rolecall.pipelines.market.postings import NEVER_US, seniorities
-from rolecall.pipelines.market.taxonomy import SKILLS_PER_OCCUPATION, Taxonomy
+from rolecall.pipelines.market.postings import EMPLOYERS_WORDS, NEVER_US, seniorities
+from rolecall.pipelines.market.taxonomy import Taxonomy
 
 PHASES = 3
 MOST_LISTED = 10
@@ -33,6 +33,8 @@ _SWITCHERS = 0.2
 _MONTH_DAYS = 30
 _NEIGHBOURS = 5
 _BLOCK = 65_536
+_PEOPLES_WORDS = EMPLOYERS_WORDS[::-1]
+_ANY_WORDS = np.ones_like(EMPLOYERS_WORDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,11 +201,11 @@ class PeopleSource:
     ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16], npt.NDArray[np.int16]]:
         """Listed, able and liked skills in every phase. New work is learnt: three of its skills come with it."""
         luck = self._luck
-        order = luck.subset(Draw.PERSON_SKILLS, number, SKILLS_PER_OCCUPATION, 0)
+        order = luck.subset(Draw.PERSON_SKILLS, number, _PEOPLES_WORDS, 0)
         own = np.take_along_axis(self._skills[work], order, axis=1)
         size = 3 + (4 * luck.uniform(Draw.PERSON, number, 12)).astype(np.intp)
         stray = (self._skill_count * luck.uniform(Draw.PERSON, number, 13)).astype(np.int16)[:, None]
-        wanted = [luck.subset(Draw.PERSON_SKILLS, number, SKILLS_PER_OCCUPATION, 1 + phase) for phase in range(PHASES)]
+        wanted = [luck.subset(Draw.PERSON_SKILLS, number, _ANY_WORDS, 1 + phase) for phase in range(PHASES)]
         listed, able, liked = [], [], []
         for phase in range(PHASES):
             learnt = np.take_along_axis(self._skills[target[:, phase]], wanted[phase][:, :LIKED], axis=1)

@@ -28,8 +28,9 @@ from rolecall.features.schema import (
 from rolecall.pipelines.market import MarketConfig, Marketplace, World, generate
 from rolecall.pipelines.market.event_rows import candidate_id
 
-SMALL = MarketConfig(jobs=600, candidates=500, employers=40, occupations=60, seed=11)
-TINY = MarketConfig(jobs=50, candidates=10, employers=5, occupations=10, days=2, slots=50, seed=3)
+from .conftest import SMALL
+
+TINY = MarketConfig(jobs=50, candidates=10, employers=5, occupations=60, days=2, slots=50, seed=3)
 DIGEST = """
 import hashlib, pyarrow as pa
 from rolecall.pipelines.market import MarketConfig, generate
@@ -42,28 +43,6 @@ def digest(market):
         total.update(name.encode() + sink.getvalue().to_pybytes())
     return total.hexdigest()
 """
-
-
-@pytest.fixture(scope="module")
-def world() -> World:
-    return World(SMALL)
-
-
-@pytest.fixture(scope="module")
-def market(world: World) -> Marketplace:
-    return Marketplace(**world.tables(), events=world.history()[0])
-
-
-@pytest.fixture(scope="module")
-def shown(market: Marketplace) -> pl.DataFrame:
-    """One row an impression, with what became of it."""
-    events = frame(market.events)
-    slot = ["request_id", "position"]
-    rows = events.filter(pl.col("kind") == "impression")
-    for kind in ("click", "save", "apply"):
-        marks = events.filter(pl.col("kind") == kind).select(*slot, pl.lit(1.0).alias(kind))
-        rows = rows.join(marks, on=slot, how="left").with_columns(pl.col(kind).fill_null(0.0))
-    return rows
 
 
 def frame(table: pa.Table) -> pl.DataFrame:
