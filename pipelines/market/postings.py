@@ -53,8 +53,8 @@ class Postings:
     `capacity` is the number of applications after which the employer answers nobody. `spam` belongs to the truth.
     """
 
-    number: npt.NDArray[np.int64]
-    origin: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int32]
+    origin: npt.NDArray[np.int32]
     occupation: npt.NDArray[np.int16]
     employer: npt.NDArray[np.int32]
     place: npt.NDArray[np.int16]
@@ -108,9 +108,15 @@ class PostingSource:
         self.total = self._times.total
 
     def all(self) -> Postings:
-        """Every posting up to the end of the horizon: about 70 bytes each."""
-        parts = [self.draw(np.arange(at, min(at + _BLOCK, self.total))) for at in range(0, self.total, _BLOCK)]
-        return Postings(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Postings)})
+        """Every posting up to the end of the horizon: about 50 bytes each."""
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for at in range(0, self.total, _BLOCK):
+            some = self.draw(np.arange(at, min(at + _BLOCK, self.total)))
+            for name in (f.name for f in fields(Postings)):
+                part = getattr(some, name)
+                whole = columns.setdefault(name, np.empty((self.total, *part.shape[1:]), dtype=part.dtype))
+                whole[at : at + len(part)] = part
+        return Postings(**columns)
 
     def draw(self, number: npt.NDArray[np.int64]) -> Postings:
         """These postings."""
@@ -122,8 +128,8 @@ class PostingSource:
         deviation = 0.12 * self._luck.normal(Draw.JOB, origin, 9) + self._employers.pay[employer] + _SPAM_PAY * spam
         posted, expires = self._life(number)
         return Postings(
-            number=number,
-            origin=origin,
+            number=number.astype(np.int32),
+            origin=origin.astype(np.int32),
             occupation=occupation.astype(np.int16),
             employer=employer.astype(np.int32),
             place=self._place(number, origin),

@@ -171,13 +171,16 @@ class World:
 
     def live(self, day: date, memory: Memory) -> pa.Table:
         """One whole day as the logging policy would have it: events in order of time."""
-        tables = []
+        return ordered(list(self.live_in_blocks(day, memory)))
+
+    def live_in_blocks(self, day: date, memory: Memory) -> Iterator[pa.Table]:
+        """The same day block by block of visits, and the employers' answers at last."""
         for visits in self.visits(day).blocks(BLOCK):
             shown, propensity = self.show(visits, memory)
-            tables += [self.respond(visits, shown, propensity, memory).events, self.browse(visits, memory)]
-        tables.append(self.answers(day, memory))
+            yield self.respond(visits, shown, propensity, memory).events
+            yield self.browse(visits, memory)
+        yield self.answers(day, memory)
         memory.forget(day_start(day))
-        return ordered(tables)
 
     def month(self, memory: Memory) -> Iterator[pa.Table]:
         """Each day before `end`, lived with the logging policy."""
