@@ -20,13 +20,12 @@ from harness import ROOT
 
 if TYPE_CHECKING:
     from rolecall.pipelines.market.config import MarketConfig
-    from rolecall.pipelines.market.generate import Marketplace
     from rolecall.platform.settings import Settings
 
 sys.path.insert(0, str(ROOT / "infra" / "import_root"))
 
-WORDS = 12
-"""Words of a description; a title and skills come on top of them in what the embedder reads."""
+WORDS, TOKENS = 12, 16
+"""Most words of a description or resume, and most tokens the embedder reads of a text: 16 tokens are about 12 words."""
 
 JOBS_A_CANDIDATE, JOBS_AN_EMPLOYER = 10, 25
 """How many jobs there are for each candidate and each employer, at every size."""
@@ -54,7 +53,10 @@ def market_config(jobs: int) -> MarketConfig:
     from rolecall.pipelines.market.config import MarketConfig
 
     return MarketConfig(
-        jobs=jobs, candidates=max(jobs // JOBS_A_CANDIDATE, 50), employers=max(jobs // JOBS_AN_EMPLOYER, 20)
+        jobs=jobs,
+        candidates=max(jobs // JOBS_A_CANDIDATE, 50),
+        employers=max(jobs // JOBS_AN_EMPLOYER, 20),
+        max_words=WORDS,
     )
 
 
@@ -76,7 +78,7 @@ def build(jobs: int, settings: Settings, tell: Teller) -> None:
 
     config = market_config(jobs)
     tell.step("generate")
-    market = _shortened(generate(config))
+    market = generate(config)
     tell.step("tables")
     for told in fill_tables(settings, market):
         tell.facts(**{f"rows.{told['table']}": told["new"]})
@@ -116,20 +118,6 @@ def serve(jobs: int, settings: Settings, tell: Teller) -> None:
         tell.facts(recommended=shown)
 
 
-def _shortened(market: Marketplace) -> Marketplace:
-    """The same market with descriptions and resumes of at most WORDS words."""
-    from dataclasses import replace
-
-    import polars as pl
-    import pyarrow as pa
-
-    def cut(table: pa.Table, column: str) -> pa.Table:
-        words = pl.col(column).str.split(" ").list.head(WORDS).list.join(" ")
-        return pl.DataFrame(table).with_columns(words).to_arrow().cast(table.schema)
-
-    return replace(market, jobs=cut(market.jobs, "description"), candidates=cut(market.candidates, "resume_text"))
-
-
 def _sizes(settings: Settings, release_id: str) -> Mapping[str, float]:
     """Bytes on disk: of each part of the release, and of each folder of the home."""
     from rolecall.platform.registry import Registry
@@ -146,7 +134,9 @@ def main() -> None:
     what, jobs, home, descriptor = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
     from rolecall.platform.settings import load_settings
 
-    settings = load_settings(environ={**os.environ, "ROLECALL_HOME": str(home)})
+    settings = load_settings(
+        environ={**os.environ, "ROLECALL_HOME": str(home), "ROLECALL_EMBEDDER__MAX_TOKENS": str(TOKENS)}
+    )
     {"build": build, "serve": serve}[what](jobs, settings, Teller(descriptor))
 
 
