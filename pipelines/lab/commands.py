@@ -1,7 +1,8 @@
-"""`rolecall lab simulate`."""
+"""`rolecall lab generate` and `rolecall lab simulate`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,8 +23,34 @@ Name = Annotated[str, typer.Option("--config", help="A named marketplace: small,
 def lab() -> typer.Typer:
     """The commands of the marketplace laboratory."""
     app = typer.Typer(no_args_is_help=True, help="A marketplace whose truth is known: make one, or live in it.")
+    app.command("generate")(generate)
     app.command("simulate")(simulate)
     return app
+
+
+def generate(
+    out: Annotated[Path, typer.Option("--out", help="A new folder for the tables' Parquet files.")],
+    jobs: Jobs = None,
+    candidates: Candidates = None,
+    seed: Annotated[int, typer.Option(min=0, help="Everything is drawn from it.")] = 7,
+    config: Name = "demo",
+    days: Annotated[int | None, typer.Option(min=2, max=365, help="Days of events.")] = None,
+    truth: Annotated[Path | None, typer.Option("--truth", help="A folder elsewhere for what no table says.")] = None,
+    json: Json = False,
+) -> None:
+    """Make up a marketplace as files: read them with `rolecall ingest OUT --mapping native`.
+
+    Written in blocks: ten million postings need no more memory for texts and events than ten thousand.
+    """
+    from rolecall.pipelines.market.write import write_market
+
+    market = _market(config, jobs, candidates, seed=seed, days=days)
+    with errors.status("making it up") as status:
+        written = write_market(
+            market, out, truth=truth, progress=lambda name, rows: status.update(f"{name}: {rows:,} rows written")
+        )
+    document = {"folder": str(out), "rows": written.rows, "truth": str(truth) if truth else None}
+    emit(document, json, lambda: _print_written(document))
 
 
 def simulate(
@@ -84,6 +111,12 @@ def print_outcomes(config: LabConfig, outcomes: list[list[Outcome]]) -> None:
     console.print(table(f"Applications of those who came: {world}", table_rows(outcomes)))
     for arm, gap in compare(outcomes, ours=config.arms[0]).items():
         console.print(f"{config.arms[0]} over {arm:<14} x {told(gap)}  (ratio of applications, 95%)", markup=False)
+
+
+def _print_written(document: dict[str, Any]) -> None:
+    for name, rows in document["rows"].items():
+        console.print(f"{name:<11} {rows:>12,} rows")
+    console.print(f"next: rolecall ingest {document['folder']} --mapping native", markup=False, soft_wrap=True)
 
 
 def _market(name: str, jobs: int | None, candidates: int | None, **more: Any) -> Any:

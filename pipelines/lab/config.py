@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rolecall.pipelines.market.config import MarketConfig
 from rolecall.platform.errors import InputError
+from rolecall.platform.release import code_version
 from rolecall.platform.settings import Settings
 
 RETRAINED = "retrained"
@@ -53,6 +54,7 @@ class LabConfig(BaseModel):
         """Names everything that one arm's days of one seed depend on."""
         told = self.model_dump(mode="json", exclude={"seeds", "arms"})
         told["market"] = self.market.model_dump(mode="json", exclude={"seed", "horizon"})
+        told["code"] = code_version()
         told["settings"] = settings.model_dump(mode="json", include={"ranking", "policy", "features", "embedder"})
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from rolecall.features.catalogue import Catalogue
 from rolecall.pipelines.lab.policies import Scores, Visit
 from rolecall.pipelines.lab.yardsticks import Wanted
-from rolecall.pipelines.market.choice import sigmoid
 from rolecall.pipelines.market.config import microseconds
+from rolecall.pipelines.market.truth import Truth
 from rolecall.pipelines.market.world import World
 
 
@@ -18,17 +20,15 @@ def wanted(world: World) -> Wanted:
     It leaves out what was shown and clicked before, so it is no strict upper bound: nobody knows more, but somebody
     could rotate better.
     """
-    weights = world.config.choice
-    numbers: dict[int, np.ndarray] = {}
+    truth = Truth(world)
 
-    def score(visit: Visit, catalogue: Catalogue) -> Scores:
-        if id(catalogue) not in numbers:
-            numbers.clear()
-            numbers[id(catalogue)] = np.array([world.job_number(job_id) for job_id in catalogue.job_ids])
-        jobs = numbers[id(catalogue)]
-        who = np.array([world.candidate_number(visit.candidate_id)])
-        utility = world.chooser.utility(who, jobs[None, :], np.array([microseconds(visit.at)]))[0]
-        read = utility + weights.spam * world.postings.spam[jobs]
-        return np.asarray(sigmoid(utility - weights.click_at) * sigmoid(read - weights.apply_at), np.float32)
+    def of(catalogue: Catalogue) -> Callable[[Visit], Scores]:
+        jobs = np.array([world.job_number(job_id) for job_id in catalogue.job_ids], np.int64)[None, :]
 
-    return score
+        def score(visit: Visit) -> Scores:
+            who = np.array([world.candidate_number(visit.candidate_id)])
+            return truth.apply(who, jobs, np.array([microseconds(visit.at)]))[0]
+
+        return score
+
+    return of

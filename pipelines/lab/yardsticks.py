@@ -27,8 +27,8 @@ from rolecall.pipelines.materialize import read_as_of
 from rolecall.serving.policy import Policy as Rules
 from rolecall.serving.reader import CandidateReader
 
-Wanted = Callable[[Visit, Catalogue], Scores]
-"""The truth: how likely a candidate applies to each job of a catalogue at a visit."""
+Wanted = Callable[[Catalogue], Callable[[Visit], Scores]]
+"""The truth: of a catalogue, how likely the candidate of a visit applies to each of its jobs."""
 
 
 class NightFeatures:
@@ -145,7 +145,8 @@ class Oracle:
     @contextlib.contextmanager
     def open(self, home: Home, midnight: datetime) -> Iterator[Policy]:
         night = Night.of(home, midnight)
-        yield night.scoring(lambda visit, context: self.wanted(visit, night.catalogue), self.slots)
+        score = self.wanted(night.catalogue)
+        yield night.scoring(lambda visit, context: score(visit), self.slots)
 
 
 def _activity(catalogue: Catalogue, events: pl.DataFrame, midnight: datetime) -> dict[str, Scores]:
