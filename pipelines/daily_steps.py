@@ -19,7 +19,7 @@ from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import Lexicon
 from rolecall.features.pairs import COARSE_COLUMNS, PairFeatures
 from rolecall.features.schema import EMPLOYERS, EVENTS, PROFILES, TABLES
-from rolecall.features.text import job_text
+from rolecall.features.text import JOB_TEXT, job_text
 from rolecall.features.vector_cache import VectorCache
 from rolecall.features.views import job_feature_columns
 from rolecall.pipelines import assemble
@@ -105,15 +105,17 @@ class DailySteps:
 
     def embed(self, step: StepContext) -> StepResult:
         """A vector a job; what the cache knows is not computed again."""
-        jobs = pq.read_table(step.file("catalogue", parts.JOBS)).to_pylist()
-        vectors = self._embed([job_text(job) for job in jobs], step.report)
+        with pq.ParquetFile(step.file("catalogue", parts.JOBS)) as jobs:
+            texts = [job_text(job) for rows in jobs.iter_batches(10_000, columns=JOB_TEXT) for job in rows.to_pylist()]
+        vectors = self._embed(texts, step.report)
         np.save(step.folder / VECTORS, vectors)
         return StepResult(metrics={"embed.jobs": len(vectors), "embed.dimension": vectors.shape[1]})
 
     def index(self, step: StepContext) -> StepResult:
         """The vector index with its BM25 side, and the quantised vectors the rankers read."""
         jobs = pq.read_table(step.file("catalogue", parts.JOBS))
-        built = build_index(jobs, np.load(step.file("embed", VECTORS)), self.settings.vectors, step.folder)
+        vectors = np.load(step.file("embed", VECTORS), mmap_mode="r")
+        built = build_index(jobs, vectors, self.settings.vectors, step.folder)
         return StepResult(
             values={"digest": built.content_digest}, metrics={"index.mb": built.index.stat().st_size / 1e6}
         )
