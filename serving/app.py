@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from rolecall.platform.errors import ConflictError, UnavailableError
 from rolecall.platform.ray_runtime import RayHandle, actor_env, start_ray
 from rolecall.platform.settings import ServeSettings, Settings
+from rolecall.platform.telemetry import configure_logging
 from rolecall.serving.api import create_api
 from rolecall.serving.problems import RETRY_AFTER_S
 from rolecall.serving.state import ServingState
@@ -48,6 +49,7 @@ class Replica:
     """One serving process. Serve sends it requests once it is built, and it is built once its release is loaded."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
+        configure_logging(settings.log_level)
         self._settings = settings
         self._state = await asyncio.to_thread(ServingState.open, settings)
         self._state.start()
