@@ -151,6 +151,7 @@ QUARANTINE = TableSchema(
         row=pa.string(),
         reason=pa.string(),
         message=pa.string(),
+        refused_at=TIMESTAMP,
     ),
 )
 

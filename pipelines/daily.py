@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rolecall.pipelines.assemble import published_settings
 from rolecall.pipelines.daily_release import ReleaseSteps
 from rolecall.pipelines.daily_steps import DailySteps
+from rolecall.pipelines.lifecycle.releases import settle
 from rolecall.pipelines.run_archive import RunArchive
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
@@ -63,7 +64,7 @@ def daily_run(settings: Settings, as_of: datetime) -> Run:
 def run_daily(
     settings: Settings, as_of: datetime, *, promote: bool = True, observers: Sequence[Observer] = ()
 ) -> DailyResult:
-    """Execute what is not finished of the daily run of `as_of`.
+    """Execute what is not finished of the daily run of `as_of`; tainted releases it replaced are purged after.
 
     Raises InputError where the tables hold nothing to train on, ConflictError where another process executes the run
     or the champion changed meanwhile.
@@ -86,6 +87,8 @@ def run_daily(
     finally:
         work.close()
     record.close("FINISHED")
+    if promote:
+        settle(registry, at=datetime.now(UTC))
     return _result(run, records, record)
 
 

@@ -18,7 +18,7 @@ from rolecall.pipelines.materialize import feature_store, read_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.pipelines.targets import collect_targets
 from rolecall.platform.errors import ConflictError
-from rolecall.platform.mlflow_setup import log_release_model
+from rolecall.platform.mlflow_setup import log_release_model, release_tags
 from rolecall.platform.release import ReleaseBuilder, read_manifest
 from rolecall.serving import parts
 from rolecall.serving.loader import load_release
@@ -139,7 +139,12 @@ class ReleaseSteps(DailySteps):
         folder = self.registry.releases.fetch(release_id)
         with mlflow.start_run(run_id=self.mlflow_run):
             for name, file in (("coarse", parts.COARSE), ("fine", parts.FINE)):
-                native.log_model(lightgbm.Booster(model_file=folder / file), name=name, pip_requirements=[])
+                native.log_model(
+                    lightgbm.Booster(model_file=folder / file),
+                    name=name,
+                    pip_requirements=[],
+                    tags=release_tags(release_id),
+                )
         return log_release_model(run_id=self.mlflow_run, release_folder=folder, code_file=_code_file())
 
 

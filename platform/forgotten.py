@@ -60,8 +60,13 @@ class ForgottenPeople:
         self._digests: frozenset[str] = frozenset()
         self._salt = b""
 
-    def contains(self, candidate_ids: Sequence[str | None]) -> npt.NDArray[np.bool_]:
-        """True for each forgotten id, bool[n]. Two microseconds an id once anybody is forgotten, nothing before."""
+    def contains(self, candidate_ids: Sequence[str | None], *, fresh: bool = False) -> npt.NDArray[np.bool_]:
+        """True for each forgotten id, bool[n]. Two microseconds an id once anybody is forgotten, nothing before.
+
+        `fresh`: ask the ledger now, whenever it was asked last.
+        """
+        if fresh:
+            self._asked_at = -float("inf")
         digests = self._current()
         if not digests:
             return np.zeros(len(candidate_ids), np.bool_)
@@ -76,7 +81,7 @@ class ForgottenPeople:
             if found is None:
                 connection.execute(insert(FORGOTTEN).values(**row, stage=STAGES[0]))
         self._asked_at = -float("inf")
-        return _forgetting(found._mapping if found else {**row, "stage": STAGES[0]})
+        return _forgetting(dict(dict(found._mapping)) if found else {**row, "stage": STAGES[0]})
 
     def advance(self, candidate_id: str, stage: Stage) -> None:
         """Say that an erasure has come to this stage; never back."""
@@ -104,14 +109,14 @@ class ForgottenPeople:
         query = select(FORGOTTEN).where(FORGOTTEN.c.digest == self._digest(candidate_id))
         with self.engine.connect() as connection:
             found = connection.execute(query).first()
-        return _forgetting(found._mapping) if found else None
+        return _forgetting(dict(found._mapping)) if found else None
 
     def open(self) -> list[Forgetting]:
         """Erasures that are not done, the oldest first."""
         row = FORGOTTEN.c
         query = select(FORGOTTEN).where(row.stage != STAGES[-1]).order_by(row.asked_at_us, row.digest)
         with self.engine.connect() as connection:
-            return [_forgetting(found._mapping) for found in connection.execute(query)]
+            return [_forgetting(dict(found._mapping)) for found in connection.execute(query)]
 
     def _current(self) -> frozenset[str]:
         with self._lock:

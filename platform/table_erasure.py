@@ -9,7 +9,8 @@ numbers go on rising. Each step may be repeated: a kill in between loses nothing
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import polars as pl
 import pyarrow as pa
@@ -17,9 +18,9 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-from rolecall.platform.errors import ConflictError
+from rolecall.platform.errors import ConflictError, NotFoundError
 from rolecall.platform.file_tree import FileTree
-from rolecall.platform.tables import TableStore
+from rolecall.platform.tables import TableSchema, TableStore
 
 LOG = "_delta_log"
 _VERSION_DIGITS = 20
@@ -57,6 +58,18 @@ def erase_rows(store: TableStore, name: str, column: str, values: Sequence[str])
     return int(done["num_target_rows_deleted"])
 
 
+def erase_before(store: TableStore, name: str, column: str, instant: datetime) -> int:
+    """Delete the rows whose `column` is earlier than an instant. Returns how many; the history still has them."""
+    table = _open(store, name)
+    if table is None:
+        return 0
+    try:
+        done = table.delete(f"{column} < '{instant.astimezone(UTC).isoformat()}'")
+    except CommitFailedError as error:
+        raise ConflictError(f"another writer committed to {name} at the same time", todo="run it again") from error
+    return int(done["num_deleted_rows"] or 0)
+
+
 def erase_history(store: TableStore, name: str) -> int:
     """Leave the newest version alone, in files and in the log. Returns how many files went."""
     table = _open(store, name)
@@ -88,19 +101,26 @@ def history_holds(store: TableStore, name: str, column: str, value: str, needles
     return held
 
 
-def rows_naming(store: TableStore, name: str, column: str, value: str) -> pl.DataFrame:
-    """The rows of the newest version whose `column` is `value`, with all stored columns."""
+def scan_rows(store: TableStore, name: str, version: int | None = None) -> pl.LazyFrame:
+    """The rows of one version (default: newest) with the columns they are stored with; the table exists.
+
+    Raises NotFoundError for a version that is gone or never was.
+    """
     table = _open(store, name)
     if table is None:
-        return pl.DataFrame()
-    frames = [pl.read_parquet(content).filter(pl.col(column) == value) for content in _live_files(store, name, table)]
-    return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
+        raise NotFoundError(f"table {name} does not exist", ", ".join(table_names(store)))
+    columns = pa.schema(table.schema().to_arrow())
+    kept = oldest_version(store, name) or 0
+    if version is not None and not kept <= version <= table.version():
+        raise NotFoundError(f"table {name} has no version {version}", f"{kept} to {table.version()}")
+    return store.scan(TableSchema(name=name, columns=columns, key=(), required=(), time=""), version=version)
 
 
-def _live_files(store: TableStore, name: str, table: DeltaTable) -> Iterator[io.BytesIO]:
-    tree = FileTree(store.path(name), store.options)
-    live = {uri.rpartition("/")[2] for uri in table.file_uris()}
-    return (io.BytesIO(tree.read(file)) for file in tree.files() if file.rpartition("/")[2] in live)
+def oldest_version(store: TableStore, name: str) -> int | None:
+    """The first version that can still be read; None where the table does not exist."""
+    files = FileTree(store.path(name), store.options).files(LOG)
+    versions = [version for file in files if (version := _version(file)) is not None]
+    return min(versions, default=None)
 
 
 def _open(store: TableStore, name: str) -> DeltaTable | None:

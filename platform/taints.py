@@ -60,14 +60,14 @@ class Taints:
         """What is wrong with a release, None where nothing is."""
         with self.engine.connect() as connection:
             found = connection.execute(self._query(release_id)).first()
-        return _taint(found._mapping) if found else None
+        return _taint(dict(found._mapping)) if found else None
 
     def all(self) -> list[Taint]:
         """Every tainted release, purged or not, the oldest mark first."""
         row = TAINTED_RELEASES.c
         query = select(TAINTED_RELEASES).where(row.model == self.model).order_by(row.at_us, row.release_id)
         with self.engine.connect() as connection:
-            return [_taint(found._mapping) for found in connection.execute(query)]
+            return [_taint(dict(found._mapping)) for found in connection.execute(query)]
 
     def open(self) -> list[Taint]:
         """Those whose bytes are still there."""

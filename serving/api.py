@@ -18,6 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from rolecall.platform.redaction import note_personal
 from rolecall.platform.settings import ServeSettings
 from rolecall.serving import problems
 from rolecall.serving.envelope import Envelope
@@ -34,6 +35,7 @@ from rolecall.serving.models import (
     RecommendationRequest,
     SearchReply,
     SearchRequest,
+    personal_texts,
 )
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -144,6 +146,7 @@ class Routes:
         """Jobs for a stored candidate, or for a profile given here. A candidate id that is not known is answered
         from the profile, or from the filters alone, and the reply says `known: false`."""
         self._check_limit(body.limit)
+        note_personal(*personal_texts(body))
         reply = await self.ranking.run(partial(self._backend.recommend, body, request.state.request_id))
         self.metrics.ranked(reply.trace, known=reply.known)
         return _json(reply)
@@ -151,10 +154,13 @@ class Routes:
     async def search(self, request: Request, body: SearchRequest) -> Response:
         """Jobs for a text, by meaning and by words."""
         self._check_limit(body.limit)
+        note_personal(body.text)
         return _json(await self.ranking.run(partial(self._backend.search, body, request.state.request_id)))
 
     async def accept(self, body: EventBatch) -> Response:
-        """Answered once every event is committed. Sending the same `event_id` again changes nothing."""
+        """Answered once every event is committed. Sending the same `event_id` again changes nothing. Events of
+        people who asked to be forgotten are dropped and counted."""
+        note_personal(*(event.candidate_id for event in body.events))
         receipt = await self.writing.run(partial(self._backend.accept, body))
         self.metrics.received(receipt)
         return _json(receipt, 202)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from rolecall.platform.errors import ConflictError, InputError, UnavailableError
 from rolecall.platform.ray_runtime import RayHandle, actor_env, start_ray
 from rolecall.platform.settings import ServeSettings, Settings, load_settings
+from rolecall.platform.telemetry import configure_logging
 from rolecall.serving.api import create_api
 from rolecall.serving.problems import RETRY_AFTER_S
 from rolecall.serving.state import ServingState
@@ -56,6 +57,7 @@ class Replica:
 
     async def __init__(self, settings: Settings | None) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = load_settings() if settings is None else settings
+        configure_logging(self._settings.log_level)
         self._state = await asyncio.to_thread(ServingState.open, self._settings)
         self._state.start()
 

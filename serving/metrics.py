@@ -72,6 +72,7 @@ class ServingMetrics:
         """Count the events of one batch."""
         self._events.labels("accepted").inc(receipt.accepted)
         self._events.labels("duplicate").inc(receipt.duplicate)
+        self._events.labels("dropped").inc(receipt.dropped)
 
     def render(self, readiness: Readiness, inside: dict[str, int]) -> bytes:
         """The exposition text, with the gauges as they are now."""

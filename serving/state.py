@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from rolecall.features.store import FeatureStore
 from rolecall.features.validation import validate_events
 from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.event_log import EventLog
+from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.registry import Registry
 from rolecall.platform.settings import Settings
@@ -60,8 +62,10 @@ class ServingState:
         follower: Follower[LoadedRelease],
         reader: CandidateReader,
         events: EventLog,
+        forgotten: ForgottenPeople | None = None,
         clock: Clock = utc_now,
     ) -> None:
+        self._forgotten = forgotten
         self._slot = slot
         self._follower = follower
         self._reader = reader
@@ -77,21 +81,22 @@ class ServingState:
         registry = Registry.from_settings(settings)
         features = online_features(settings)
         events = EventLog(open_ledger(settings.ledger_url))
+        forgotten = ForgottenPeople(events.engine)
         slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
         follower = Follower(
             champion=registry.reconcile,
-            load=partial(load_live, settings, registry.releases.fetch, features, Embedder(settings.embedder), clock),
+            load=partial(load_live, settings, registry.fetch_to_serve, features, Embedder(settings.embedder), clock),
             slot=slot,
             interval_s=settings.serve.follow_interval_s,
         )
-        reader = CandidateReader(features, events, history_length=settings.features.history_length)
+        reader = CandidateReader(features, events, history_length=settings.features.history_length, forgotten=forgotten)
         if not follower.step() and follower.wanted is not None:
             raise UnavailableError(
                 f"release {follower.wanted} cannot be loaded: {follower.problem}",
                 "an intact champion",
                 "rolecall releases rollback",
             )
-        return cls(slot=slot, follower=follower, reader=reader, events=events, clock=clock)
+        return cls(slot=slot, follower=follower, reader=reader, events=events, forgotten=forgotten, clock=clock)
 
     def start(self) -> None:
         """Follow the champion on a thread of its own."""
@@ -123,8 +128,20 @@ class ServingState:
         if validated.refused:
             told = "; ".join(f"/events/{refusal.row}: {refusal.message}" for refusal in validated.refused[:10])
             raise InputError(told, "events as the schema of /v1/events describes them", "correct and send all again")
-        appended = self._events.append(validated.accepted)
-        return EventReceipt(accepted=appended.accepted, duplicate=appended.duplicate + validated.duplicate)
+        kept = self._of_the_remembered(validated.accepted)
+        appended = self._events.append(kept)
+        return EventReceipt(
+            accepted=appended.accepted,
+            duplicate=appended.duplicate + validated.duplicate,
+            dropped=len(validated.accepted) - len(kept),
+        )
+
+    def _of_the_remembered(self, events: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Events of people who did not ask to be forgotten."""
+        if self._forgotten is None:
+            return events
+        gone = self._forgotten.contains([event["candidate_id"] for event in events], fresh=True)
+        return [event for event, forgotten in zip(events, gone, strict=True) if not forgotten]
 
     def readiness(self) -> Readiness:
         """Ready where a release is loaded, also while a newer one cannot be."""
@@ -174,10 +191,12 @@ def recommend(
 
 def open_reader(settings: Settings) -> CandidateReader:
     """Reads candidates from the stores of these settings."""
+    events = EventLog(open_ledger(settings.ledger_url))
     return CandidateReader(
         online_features(settings),
-        EventLog(open_ledger(settings.ledger_url)),
+        events,
         history_length=settings.features.history_length,
+        forgotten=ForgottenPeople(events.engine),
     )
 
 

@@ -128,8 +128,8 @@ def test_a_search_finds(client: TestClient) -> None:
 def test_events_are_answered_202_and_counted_once(client: TestClient, backend: MemoryBackend) -> None:
     first = client.post("/v1/events", json={"events": [EVENT]})
     again = client.post("/v1/events", json={"events": [EVENT]})
-    assert (first.status_code, first.json()) == (202, {"accepted": 1, "duplicate": 0})
-    assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": 1})
+    assert (first.status_code, first.json()) == (202, {"accepted": 1, "duplicate": 0, "dropped": 0})
+    assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": 1, "dropped": 0})
     assert list(backend.events) == ["e1"]
 
 
