@@ -29,6 +29,7 @@ from rolecall.platform.ray_runtime import environment
 from rolecall.platform.settings import RaySettings
 
 START_SECONDS = 180.0
+HEAD_LOG = "ray-head.log"
 _STOP_SECONDS = 30.0
 _PR_SET_PDEATHSIG = 1
 _PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "metrics-export-port", "ray-client-server-port")
@@ -44,13 +45,14 @@ def ray_head(settings: RaySettings, home: Path) -> Iterator[str]:
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     if settings.dashboard_port:
         ports["dashboard-port"] = settings.dashboard_port
-    head = subprocess.Popen(
-        _command(settings, folder, ports),
-        env=os.environ | environment(settings, home),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent,
-    )
+    with (folder / HEAD_LOG).open("wb") as log:
+        head = subprocess.Popen(
+            _command(settings, folder, ports),
+            env=os.environ | environment(settings, home),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent,
+        )
     try:
         yield _answering(f"http://127.0.0.1:{ports['dashboard-port']}", head)
     finally:
@@ -103,10 +105,9 @@ def _stop(head: subprocess.Popen[bytes]) -> None:
 
 
 def _keep_logs(folder: Path, target: Path) -> None:
-    logs = [log for log in folder.glob("session_2*/logs/job-driver-*.log") if log.is_file()]
-    if logs:
-        target.mkdir(parents=True, exist_ok=True)
-    for log in logs:
+    """The log of each job by its submission id, and the last head's own."""
+    target.mkdir(parents=True, exist_ok=True)
+    for log in (folder / HEAD_LOG, *folder.glob("session_2*/logs/job-driver-*.log")):
         shutil.copy(log, target / log.name.removeprefix("job-driver-"))
 
 
