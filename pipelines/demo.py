@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,6 +34,7 @@ from rolecall.pipelines.progress import progress_bars
 from rolecall.pipelines.steps import Silent, StepRecord
 from rolecall.platform.console import console, table
 from rolecall.platform.errors import UnavailableError
+from rolecall.platform.ray_head import free_ports
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
 from rolecall.platform.vectors.backends import open_index
@@ -176,15 +176,6 @@ def http_server(settings: Settings) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on at this moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [held.getsockname()[1] for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path, *, seconds: float = 180.0) -> str:

@@ -43,7 +43,7 @@ Address = Annotated[
         "--address",
         metavar="URL",
         help="Dashboard of the Ray cluster to submit to, http://host:port. Default: setting ray.address, then "
-        "RAY_ADDRESS; where none is set, a local Ray runs for as long as the tick.",
+        "RAY_ADDRESS; where none is set, a Ray of its own runs for as long as the tick (logs: HOME/logs).",
     ),
 ]
 Wait = Annotated[
@@ -127,7 +127,8 @@ def list_schedules(
     json: Json = False,
 ) -> None:
     """Every schedule and how it stands; exit code 1 where a day is missed or was given up."""
-    from rolecall.platform.schedule.health import health, schedule_metrics
+    from rolecall.platform.schedule.gauges import schedule_metrics
+    from rolecall.platform.schedule.health import health
 
     store, now = open_store(), utc_now()
     if metrics:

@@ -15,6 +15,7 @@ from rolecall.pipelines.schedule_commands import utc_now
 from rolecall.platform.errors import ConflictError, InputError, UnavailableError
 from rolecall.platform.jobs import EXCLUDES, HTTP, JobState, RayJobService, job_environment
 from rolecall.platform.ledger import open_ledger
+from rolecall.platform.ray_head import START_SECONDS, ray_head
 from rolecall.platform.ray_runtime import ray_session
 from rolecall.platform.schedule.definition import Schedule
 from rolecall.platform.schedule.policy import Day
@@ -40,7 +41,7 @@ def owner_name() -> str:
 
 
 class RayLauncher:
-    """Runs days on the cluster at `address`; without one, starts a local Ray at the first call and ends it at the exit.
+    """Runs days on the cluster at `address`; without one, on a Ray of its own from the first call until the exit.
 
     A Ray address that is no http URL is attached to, and its dashboard is used.
     """
@@ -49,6 +50,7 @@ class RayLauncher:
         self._settings = settings
         self._address = address
         self._service: RayJobService | None = None
+        self._ready_by = 0.0
         self._open = ExitStack()
 
     def __enter__(self) -> RayLauncher:
@@ -64,15 +66,20 @@ class RayLauncher:
 
         service = self._connected()
         job = pipeline_job(self._settings, schedule.pipeline, day.as_of, service.address, promote=schedule.promote)
-        try:
-            service.submit(
-                entrypoint=job.entrypoint,
-                submission_id=day.submission_id or "",
-                runtime_env=job_environment(job.working_dir, job.env, EXCLUDES),
-            )
-        except ConflictError:
-            return False
-        return True
+        runtime_env = job_environment(job.working_dir, job.env, EXCLUDES)
+        while True:
+            try:
+                service.submit(
+                    entrypoint=job.entrypoint, submission_id=day.submission_id or "", runtime_env=runtime_env
+                )
+            except ConflictError:
+                return False
+            except UnavailableError:
+                if time.monotonic() >= self._ready_by:
+                    raise
+                time.sleep(1.0)
+            else:
+                return True
 
     def state(self, submission_id: str) -> JobState | None:
         return self._connected().state(submission_id)
@@ -87,13 +94,14 @@ class RayLauncher:
         return self._service
 
     def _dashboard(self) -> str:
-        """Of the cluster attached to, or of the local one started here."""
-        ray = self._settings.ray.model_copy(update={"address": self._address or ""})
+        """Of the cluster attached to, or of a head started here."""
+        self._ready_by = time.monotonic() + START_SECONDS
         if self._address is None:
-            ray = ray.model_copy(update={"dashboard_port": ray.dashboard_port or free_port()})
+            return self._open.enter_context(ray_head(self._settings.ray, self._settings.home))
+        ray = self._settings.ray.model_copy(update={"address": self._address})
         url = self._open.enter_context(ray_session(ray, self._settings.home)).dashboard_url
         if not url:
-            raise UnavailableError("the Ray of this process has no dashboard", "a dashboard's URL", "give --address")
+            raise UnavailableError(f"Ray at {self._address} tells no dashboard", "http://host:port", "give --address")
         return url if url.startswith(HTTP) else f"http://{url}"
 
 
@@ -131,9 +139,3 @@ def exit_on_term() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -65,7 +66,13 @@ class ReadinessSource(Protocol):
     def readiness(self) -> Readiness: ...
 
 
-class Backend(Recommender, Searcher, EventSink, ReadinessSource, Protocol):
+class GaugeSource(Protocol):
+    """More of what Prometheus may read: of things beside this process. Called on a thread of its own: may block."""
+
+    def gauges(self) -> bytes: ...
+
+
+class Backend(Recommender, Searcher, EventSink, ReadinessSource, GaugeSource, Protocol):
     """All that the HTTP side needs."""
 
 
@@ -183,9 +190,11 @@ class Routes:
         )
 
     async def expose(self) -> Response:
-        """Metrics of this process."""
+        """Metrics of this process, and of the daily schedules."""
         inside = {lane.name: lane.inside for lane in (self.ranking, self.writing)}
-        return Response(self.metrics.render(self._backend.readiness(), inside), media_type=ServingMetrics.content_type)
+        beside = await asyncio.to_thread(self._backend.gauges)
+        text = self.metrics.render(self._backend.readiness(), inside) + beside
+        return Response(text, media_type=ServingMetrics.content_type)
 
     def _check_limit(self, limit: int) -> None:
         most = self._settings.max_limit

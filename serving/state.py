@@ -26,6 +26,7 @@ from rolecall.platform.event_log import EventLog
 from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.registry import Registry
+from rolecall.platform.schedule.gauges import FreshGauges
 from rolecall.platform.settings import Settings
 from rolecall.serving.follow import Follower, ReleaseSlot
 from rolecall.serving.funnel import FunnelRequest, SnapshotJobFeatures
@@ -64,8 +65,10 @@ class ServingState:
         events: EventLog,
         forgotten: ForgottenPeople | None = None,
         clock: Clock = utc_now,
+        schedules: FreshGauges | None = None,
     ) -> None:
         self._forgotten = forgotten
+        self._schedules = schedules
         self._slot = slot
         self._follower = follower
         self._reader = reader
@@ -96,7 +99,15 @@ class ServingState:
                 "an intact champion",
                 "rolecall releases rollback",
             )
-        return cls(slot=slot, follower=follower, reader=reader, events=events, forgotten=forgotten, clock=clock)
+        return cls(
+            slot=slot,
+            follower=follower,
+            reader=reader,
+            events=events,
+            forgotten=forgotten,
+            clock=clock,
+            schedules=FreshGauges(events.engine, clock),
+        )
 
     def start(self) -> None:
         """Follow the champion on a thread of its own."""
@@ -155,6 +166,10 @@ class ServingState:
             previous_release_id=self._slot.previous_id,
             checks={"release": problem},
         )
+
+    def gauges(self) -> bytes:
+        """The daily schedules as Prometheus reads them; nothing where the ledger is slow to answer."""
+        return b"" if self._schedules is None else self._schedules.render()
 
     def following(self) -> bool:
         """Whether the champion is still being followed."""

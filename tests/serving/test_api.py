@@ -85,6 +85,9 @@ class MemoryBackend:
     def readiness(self) -> Readiness:
         return Readiness(ready=self.ready, release_id="r1", checks={} if self.ready else {"release": "none promoted"})
 
+    def gauges(self) -> bytes:
+        return b"rolecall_schedule_missed_days 0.0\n"
+
 
 @pytest.fixture
 def backend() -> MemoryBackend:
@@ -278,6 +281,7 @@ def test_metrics_count_answers_stages_and_events(client: TestClient) -> None:
     assert 'rolecall_stage_seconds_count{stage="recall"} 1.0' in text
     assert 'rolecall_events_total{outcome="duplicate"} 1.0' in text
     assert 'rolecall_release{release_id="r1"} 1.0' in text
+    assert "rolecall_schedule_missed_days 0.0" in text
 
 
 def test_metrics_of_one_among_several_replicas_name_it_in_every_sample(backend: MemoryBackend) -> None:

@@ -252,7 +252,10 @@ class Stage:
         return engine
 
     def between_ticks(self) -> float:
-        return self.tick_s * self.random.uniform(0.2, 1.8)
+        """Mostly as cron does it, so that schedulers start at the same moment, and now and then at any other."""
+        if self.random.random() < 0.2:
+            return self.tick_s * self.random.uniform(0.2, 1.8)
+        return self.tick_s - self.time.timestamp() % self.tick_s
 
     def until_restart(self) -> float:
         return self.random.choice((0.0, 30.0, 3000.0, 14400.0))

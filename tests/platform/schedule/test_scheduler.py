@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,8 @@ from rolecall.platform.errors import NotFoundError, UnavailableError
 from rolecall.platform.jobs import JobState
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.schedule.definition import Schedule
-from rolecall.platform.schedule.health import health, schedule_metrics
+from rolecall.platform.schedule.gauges import FreshGauges, schedule_metrics
+from rolecall.platform.schedule.health import health
 from rolecall.platform.schedule.policy import Day
 from rolecall.platform.schedule.scheduler import LEASE, Report, Scheduler
 from rolecall.platform.schedule.store import ScheduleStore
@@ -219,3 +222,22 @@ def test_a_ledger_that_cannot_be_read_is_a_gauge_and_no_error(tmp_path: Path) ->
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE schedules")
     assert b"rolecall_schedule_ledger_up 0.0" in schedule_metrics(engine, CREATED)
+
+
+def test_the_gauges_beside_a_server_never_wait_long_for_the_ledger(store: ScheduleStore, define: Define) -> None:
+    define()
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow_clock() -> datetime:
+        asked.set()
+        answer.wait(30)
+        return CREATED
+
+    gauges = FreshGauges(store.engine, slow_clock, patience_s=0.01)
+    assert gauges.render() == b""
+    assert asked.wait(30)
+    answer.set()
+    deadline = time.monotonic() + 30
+    while not gauges.render() and time.monotonic() < deadline:
+        pass
+    assert b'rolecall_schedule_paused{schedule="nightly"} 0.0' in gauges.render()

@@ -6,7 +6,7 @@ break one rule each and must be told so.
 
 from __future__ import annotations
 
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rolecall.platform.ledger import SCHEDULES
 from rolecall.platform.schedule import policy, store
 from rolecall.platform.schedule.calendar import exists
 from rolecall.platform.schedule.definition import Schedule
@@ -76,7 +77,7 @@ def test_two_crashes_at_any_steps_are_made_good(tmp_path: Path) -> None:
             assert one_day(tmp_path, crashes=[first, second]).play() == [], f"crashed at {first} and {second}"
 
 
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_scheduler_that_comes_between_any_two_steps_of_another_is_harmless(tmp_path: Path, stride: int) -> None:
     steps = steps_of_one_day(tmp_path)
     for first in range(1, steps + 1, stride):
@@ -122,6 +123,19 @@ def test_the_simulation_notices_a_submission_id_that_depends_on_the_scheduler(
 
     monkeypatch.setattr(policy, "claimed", own)
     assert any("started" in fault for fault in faults_of_seeds(tmp_path, STORM))
+
+
+def test_the_simulation_notices_days_entered_outside_the_one_writer_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def careless(self: store.ScheduleStore, name: str, now: datetime) -> list[policy.Day]:
+        with self.engine.connect() as connection:
+            known, new = store._extension(connection, name, now)
+        with store.write(self.engine, SCHEDULES) as connection:
+            return store._put(connection, known, new)
+
+    monkeypatch.setattr(store.ScheduleStore, "extend", careless)
+    assert any("IntegrityError" in fault for fault in faults_of_seeds(tmp_path, Chaos()))
 
 
 def test_the_simulation_notices_days_taken_out_of_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
