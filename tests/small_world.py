@@ -48,7 +48,7 @@ def small_settings(home: Path) -> Settings:
 
 def small_market() -> Marketplace:
     """A marketplace that ends at AS_OF."""
-    return generate(MarketConfig(jobs=400, candidates=150, employers=40, end=AS_OF.date()))
+    return generate(MarketConfig(jobs=400, candidates=200, employers=40, end=AS_OF.date()))
 
 
 @pytest.fixture(scope="session")

@@ -192,7 +192,7 @@ class PeopleLists:
 def _rank(key: Numbers, counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """How many counted entries of the same key come before each entry."""
     order = np.argsort(key, kind="stable")
-    before = np.cumsum(counted[order]) - counted[order]
+    before: npt.NDArray[np.int64] = np.cumsum(counted[order]) - counted[order]
     first = np.searchsorted(key[order], key[order])
     rank = np.empty(len(key), dtype=np.int64)
     rank[order] = before - before[first] if len(key) else before

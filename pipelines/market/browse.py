@@ -14,7 +14,7 @@ from rolecall.pipelines.market.policy import Shelf, Shelves, draw_slots
 from rolecall.pipelines.market.session import dwell_seconds
 from rolecall.pipelines.market.visits import Visits
 
-_OFTEN = 0.3
+_OFTEN = 0.45
 _KEENNESS = 1.5
 
 

@@ -18,7 +18,7 @@ What happens with a job shown at position p to somebody on their v-th visit of t
 
     examined   with probability  p^-0.6 * exp(-0.15 * (v - 1))                              position bias, fatigue
     clicked    if examined, with sigmoid(utility + 0.4 * exp(-(p - 1) / 3) - 0.15 * earlier showings (at most 6)
-               - 1.5 * earlier clicks (at most 2) - 4.8)                                     trust bias, fatigue
+               - 1.5 * earlier clicks (at most 2) - 4.6)                                     trust bias, fatigue
     saved      if clicked, with sigmoid(utility - 6.0);  applied to: sigmoid(utility - 6.4), less 4 for spam
     dismissed  if examined and not clicked, now and then, most often where the utility is low; or on reading spam
 

@@ -33,7 +33,7 @@ class Choice(BaseModel):
     freshness: float = -0.6
     taste: float = Field(default=0.7, description="spread of what only this candidate knows about this job")
     spam: float = Field(default=-4.0, description="once the posting has been read")
-    click_at: float = 4.8
+    click_at: float = 4.6
     save_at: float = 6.0
     apply_at: float = 6.4
     position_power: float = Field(default=0.6, ge=0, description="examination falls as position to the minus this")

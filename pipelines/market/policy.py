@@ -1,10 +1,10 @@
 """The policy that logged the month: which jobs it weighs for a visit, and how it draws the slots among them.
 
-**The shelf.** Jobs lie in inverted lists by occupation and country. Every day each list puts up to `own` live jobs on
+**The shelf.** Jobs lie in inverted lists by occupation and country. Every day each list puts up to 64 live jobs on
 the shelf (all of them where there are no more; else a comb through the list that moves on every day), and a mixed
-shelf holds jobs of any kind. A visit weighs the lists of the occupation looked at and its nearest kin in the country,
-and the mixed shelf: at most some 300 jobs, however large the market is. The shelf follows from the day alone, so it is
-part of the context that a propensity is conditional on, not of the chance in it.
+shelf holds jobs of any kind. A visit weighs the lists of the occupation looked at and of its nearest kin in the
+country (of more kin where jobs are few), and the mixed shelf: some 300 jobs, however large the market is. The shelf
+follows from the day alone, so it is part of the context that a propensity is conditional on, not of the chance in it.
 
 **The draw.** The slots are drawn one after another without replacement, each job with probability proportional to
 exp(score) among those still open (Plackett-Luce), so the propensity logged with an impression, given the slots above
@@ -27,7 +27,8 @@ from rolecall.pipelines.market.taxonomy import Taxonomy
 
 _OWN = 64
 _KIN = 24
-_KINDS = 8
+_FEWEST_KINDS, _MOST_KINDS = 8, 48
+_WANTED = 200
 _MIXED = 48
 _CLOSING_US = 2 * HOUR_US
 Numbers = npt.NDArray[Any]
@@ -35,7 +36,7 @@ Numbers = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Shelf:
-    """One day's shelf. `lists` [occupations * countries, 64] and `mixed` [48] hold job numbers, -1 where empty."""
+    """One day's shelf. `lists` [occupations * countries, at most 64] and `mixed` [48] hold job numbers, -1 for none."""
 
     lists: npt.NDArray[np.int64]
     mixed: npt.NDArray[np.int64]
@@ -48,7 +49,9 @@ class Shelves:
         self._luck, self._postings = luck, postings
         self._country = places.country_number
         self._countries = int(self._country.max()) + 1
-        self._nearest = np.argsort(-taxonomy.kinship, axis=1, kind="stable")[:, :_KINDS]
+        sparse = -(-_WANTED * len(taxonomy.occupations) // max(1, len(postings)))
+        kinds = min(max(sparse, _FEWEST_KINDS), _MOST_KINDS)
+        self._nearest = np.argsort(-taxonomy.kinship, axis=1, kind="stable")[:, :kinds]
         self._lists = len(taxonomy.occupations) * self._countries
         of_job = self._list_of(postings.occupation, postings.place)
         self._order = np.argsort(of_job, kind="stable")
@@ -62,7 +65,7 @@ class Shelves:
         first = np.searchsorted(self._key, np.arange(self._lists) * step + oldest)
         count = np.searchsorted(self._key, np.arange(self._lists) * step + newest) - first
         start = self._luck.uniform(Draw.SHELF, np.arange(self._lists), day_us // DAY_US)
-        picked = _comb(start, count, _OWN)
+        picked = _comb(start, count, int(min(_OWN, count.max(initial=1))))
         lists = np.where(picked >= 0, self._order[np.minimum(first[:, None] + picked, len(self._order) - 1)], NO_JOB)
         mixed = _comb(
             self._luck.uniform(Draw.SHELF, self._lists, day_us // DAY_US), np.array([newest - oldest]), _MIXED

@@ -12,7 +12,7 @@ from rolecall.pipelines.market.config import DAY_US, HOUR_US, MarketConfig
 POSTED_BEFORE = 25
 """Days before the first event from which postings exist."""
 
-VISIT_WEEK = np.array([1.2, 1.2, 1.15, 1.1, 0.95, 0.65, 0.75])
+VISIT_WEEK = np.array([1.12, 1.12, 1.08, 1.05, 0.95, 0.8, 0.88])
 POSTING_WEEK = np.array([1.35, 1.3, 1.25, 1.2, 1.1, 0.4, 0.4])
 HOURS = np.arange(6, 23)
 WEEKDAY_HOURS = np.array([1, 2, 4, 5, 5, 5, 6, 6, 5, 4, 4, 5, 6, 7, 7, 5, 3]) / 80

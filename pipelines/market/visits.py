@@ -18,6 +18,9 @@ from rolecall.pipelines.market.seasons import HOURS, WEEKDAY_HOURS, WEEKEND_HOUR
 MOST_VISITS = 4
 """Visits of one candidate on one day, at most. Visit numbers are MOST_VISITS * day of the market + visit of the day."""
 
+_COMING = 1.12
+"""Makes up for those who never come and those who leave."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Visits:
@@ -55,7 +58,7 @@ class Visits:
 def visits_of(config: MarketConfig, luck: Luck, people: People, day_us: int) -> Visits:
     """All visits of the day. People come from the day after they joined to the day before they leave."""
     index = (day_us - config.start_us) // DAY_US
-    rate = people.eager * (config.requests_per_candidate / config.days * visit_weight(config, day_us))
+    rate = people.eager * (_COMING * config.requests_per_candidate / config.days * visit_weight(config, day_us))
     rate = rate * ((people.joined_us < day_us) & (people.left_us >= day_us + DAY_US))
     coming = np.flatnonzero(rate > 0)
     count = _poisson(luck.uniform(Draw.VISIT, coming, index, 0), rate[coming].astype(np.float64))

@@ -24,7 +24,7 @@ import pyarrow as pa
 from rolecall.pipelines.market.answers import Answers, PeopleLists
 from rolecall.pipelines.market.browse import browse
 from rolecall.pipelines.market.choice import Chooser
-from rolecall.pipelines.market.config import MarketConfig, microseconds
+from rolecall.pipelines.market.config import DAY_US, MarketConfig, microseconds
 from rolecall.pipelines.market.employers import make_employers
 from rolecall.pipelines.market.event_rows import ordered
 from rolecall.pipelines.market.job_table import JobTable
@@ -202,7 +202,8 @@ class World:
 
     def _shelf_on(self, visits: Visits) -> Shelf:
         at_us = int(visits.at_us[0]) if len(visits) else self.config.start_us
-        return self._shelf(at_us - at_us % 86_400_000_000)  # type: ignore[no-any-return]
+        shelf: Shelf = self._shelf(at_us - at_us % DAY_US)
+        return shelf
 
 
 def day_start(day: date) -> int:
