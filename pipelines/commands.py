@@ -1,4 +1,4 @@
-"""The commands that work in batch: `rolecall ingest`, `run` and `demo`."""
+"""The commands that work in batch: `rolecall ingest`, `run`, `demo`, `schedule` and `backfill`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rolecall.pipelines import schedule_commands
+from rolecall.pipelines.backfill import backfill
+from rolecall.pipelines.lab.commands import lab
 from rolecall.pipelines.lifecycle import commands as lifecycle
 from rolecall.platform.console import Json, console, emit, errors, table
 from rolecall.platform.errors import InputError
@@ -29,6 +32,9 @@ def register(app: typer.Typer) -> None:
     app.command()(ingest)
     app.command()(run)
     app.command()(demo)
+    app.add_typer(schedule_commands.app, name="schedule")
+    app.command(epilog=schedule_commands.EXIT_CODES)(backfill)
+    app.add_typer(lab(), name="lab")
     lifecycle.register(app)
 
 

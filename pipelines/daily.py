@@ -18,8 +18,10 @@ from rolecall.pipelines.assemble import published_settings
 from rolecall.pipelines.daily_release import ReleaseSteps
 from rolecall.pipelines.daily_steps import DailySteps
 from rolecall.pipelines.lifecycle.releases import settle
+from rolecall.pipelines.run_archive import RunArchive
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
+from rolecall.platform.ledger import claimed
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import code_version
 from rolecall.platform.settings import Settings
@@ -73,7 +75,12 @@ def run_daily(
     work = ReleaseSteps(settings=settings, registry=registry, mlflow_run=record.run_id)
     try:
         steps = daily_plan(work, promote=promote)
-        records = run.execute(steps, [*observers, record])
+        records = run.execute(
+            steps,
+            [*observers, record],
+            archive=RunArchive.of(settings, run.id),
+            claim=claimed(registry.promotions.engine, run.id),
+        )
     except BaseException:
         record.close("FAILED")
         raise

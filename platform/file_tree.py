@@ -13,6 +13,8 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from rolecall.platform.object_store import s3_filesystem
+
 
 class FileTree:
     """Names are relative to the root, with `/`. `options`: object-store options as `deltalake` takes them."""
@@ -68,19 +70,3 @@ class FileTree:
 
     def _name(self, info: fs.FileInfo) -> str:
         return str(info.path)[len(self.root) + 1 :]
-
-
-def s3_filesystem(options: Mapping[str, str]) -> fs.S3FileSystem:
-    """An S3 file system with options as `deltalake` takes them (`AWS_ENDPOINT_URL`, ...)."""
-    option = {name.upper().removeprefix("AWS_"): value for name, value in options.items()}
-    endpoint = option.get("ENDPOINT_URL") or option.get("ENDPOINT") or ""
-    scheme, _, host = endpoint.rpartition("://")
-    return fs.S3FileSystem(
-        access_key=option.get("ACCESS_KEY_ID"),
-        secret_key=option.get("SECRET_ACCESS_KEY"),
-        session_token=option.get("SESSION_TOKEN"),
-        region=option.get("REGION") or option.get("DEFAULT_REGION"),
-        endpoint_override=host or None,
-        scheme=scheme or "https",
-        allow_bucket_creation=False,
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rolecall.platform.file_tree import FileTree
+from rolecall.platform.object_store import mlflow_environment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,12 +26,13 @@ _ENVIRONMENT = {
 }
 
 
-def configure_mlflow(tracking_uri: str) -> MlflowClient:
+def configure_mlflow(tracking_uri: str, storage: Mapping[str, str] | None = None) -> MlflowClient:
     """Point MLflow's global functions at `tracking_uri` and return a client of it.
 
-    The environment is set before MLflow is first imported, because its telemetry starts at import.
+    `storage`: the options of the object store that artifacts are in, for which MLflow knows no place but the
+    environment. That is set before MLflow is first imported, because its telemetry starts at import.
     """
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(_ENVIRONMENT | mlflow_environment(storage or {}))
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -96,7 +96,7 @@ class Registry:
         self.model_name = promotions.model
         self.who = who or _whoami()
         with exclusive(promotions.engine, "mlflow"):  # two first starts must not both create MLflow's tables
-            self.client: MlflowClient = configure_mlflow(tracking_uri)
+            self.client: MlflowClient = configure_mlflow(tracking_uri, releases.options)
             self.experiment_id = ensure_experiment(self.client, experiment, artifacts_uri)
             if not self.client.search_registered_models(f"name='{self.model_name}'"):
                 self.client.create_registered_model(self.model_name)

@@ -17,8 +17,9 @@ import orjson
 from pyarrow import fs
 
 from rolecall.platform.errors import InputError, IntegrityError, NotFoundError
-from rolecall.platform.file_tree import FileTree, s3_filesystem
+from rolecall.platform.file_tree import FileTree
 from rolecall.platform.files import copy_tree, locked, sync
+from rolecall.platform.object_store import is_object_store, s3_filesystem
 from rolecall.platform.release import MANIFEST_FILE, Manifest, canonical_json, is_release_id, read_manifest, verify
 
 PURGED_FILE = "purged.json"
@@ -32,7 +33,7 @@ class ReleaseStore:
         self.uri = artifacts_uri.rstrip("/")
         self.cache_dir = cache_dir
         self.options = dict(options or {})
-        self._local = None if self.uri.startswith("s3://") else Path(self.uri.removeprefix("file://")) / _FOLDER
+        self._local = None if is_object_store(self.uri) else Path(self.uri.removeprefix("file://")) / _FOLDER
 
     def publish(self, folder: Path) -> Manifest:
         """Verify a sealed folder and make it available under its id. Returns the manifest that is stored.

@@ -111,6 +111,9 @@ class RankingSettings(_Part):
     coarse_rounds: int = Field(default=80, ge=1, le=10_000)
     fine_rounds: int = Field(default=200, ge=1, le=10_000)
     workers: int = Field(default=0, ge=0, le=1024, description="Ray Train workers; 0 trains inside the driver")
+    checkpoint_rounds: int = Field(
+        default=50, ge=1, description="rounds that Ray Train workers train between two checkpoints (2 s each)"
+    )
     seed: int = 7
 
 

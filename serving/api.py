@@ -75,9 +75,11 @@ def create_api(
     *,
     echo_request_id: bool = True,
     on_close: Callable[[], None] | None = None,
+    replica: str = "",
 ) -> FastAPI:
-    """The application. `echo_request_id`: off where a proxy adds the header; `on_close` runs at shutdown."""
-    routes = Routes(backend, settings)
+    """The application. `echo_request_id`: off where a proxy adds the header; `on_close` runs at shutdown;
+    `replica`: what metrics call this process where there are several."""
+    routes = Routes(backend, settings, replica)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,8 +106,8 @@ def create_api(
 class Routes:
     """The handlers, and the two lanes they compute on: ranking, and writing events."""
 
-    def __init__(self, backend: Backend, settings: ServeSettings) -> None:
-        self.metrics = ServingMetrics()
+    def __init__(self, backend: Backend, settings: ServeSettings, replica: str = "") -> None:
+        self.metrics = ServingMetrics(replica)
         self._backend = backend
         self._settings = settings
         most = settings.max_ongoing_requests + settings.max_queued_requests

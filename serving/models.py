@@ -231,6 +231,7 @@ class Readiness(_Wire):
 
     ready: bool
     release_id: str | None = None
+    release_as_of: AwareDatetime | None = Field(default=None, description="the instant that the release was built for")
     previous_release_id: str | None = None
     checks: dict[str, str] = Field(default_factory=dict, description="each part and its state: ok, or what is missing")
 

@@ -7,6 +7,7 @@ state.recommend(RecommendationRequest(candidate_id="c1"), "request-1")
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -150,6 +151,7 @@ class ServingState:
         return Readiness(
             ready=self._slot.release_id is not None,
             release_id=self._slot.release_id,
+            release_as_of=self._as_of(),
             previous_release_id=self._slot.previous_id,
             checks={"release": problem},
         )
@@ -157,6 +159,11 @@ class ServingState:
     def following(self) -> bool:
         """Whether the champion is still being followed."""
         return self._follower.alive()
+
+    def _as_of(self) -> datetime | None:
+        with contextlib.suppress(UnavailableError), self._slot.lease() as release:
+            return release.manifest.as_of
+        return None
 
 
 def recommend(

@@ -18,15 +18,10 @@ from rolecall.platform.errors import UnavailableError
 from rolecall.platform.jobs import RayJobService
 
 from .services import ledger_database, postgresql, redis_server, redis_url, s3_bucket, s3_options
+from .small_world import world
 
-__all__ = [
-    "ledger_database",
-    "postgresql",
-    "redis_server",
-    "redis_url",
-    "s3_bucket",
-    "s3_options",
-]  # fixtures for every area
+# Fixtures for every area.
+__all__ = ["ledger_database", "postgresql", "redis_server", "redis_url", "s3_bucket", "s3_options", "world"]
 
 
 @pytest.fixture(scope="session")

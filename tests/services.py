@@ -155,7 +155,7 @@ def unavailable(reason: str) -> None:
 def _binary(name: str, packages: str = "") -> Path:
     """From PATH, else the newest of Debian's versioned folders."""
     if found := shutil.which(name):
-        return Path(found).resolve()
+        return Path(found)  # not resolved: Debian's redis-server is a link that its binary goes by
     versions = sorted(Path(packages).glob(f"*/bin/{name}"), key=lambda path: float(path.parts[-3])) if packages else []
     if not versions:
         unavailable(f"{name} is not installed")

@@ -280,6 +280,14 @@ def test_metrics_count_answers_stages_and_events(client: TestClient) -> None:
     assert 'rolecall_release{release_id="r1"} 1.0' in text
 
 
+def test_metrics_of_one_among_several_replicas_name_it_in_every_sample(backend: MemoryBackend) -> None:
+    with TestClient(create_api(backend, ServeSettings(), replica="r-1")) as client:
+        client.post("/v1/recommendations", json={"candidate_id": "c1"})
+        samples = [line for line in client.get("/metrics").text.splitlines() if not line.startswith("#")]
+    assert samples
+    assert all('replica="r-1"' in sample for sample in samples)
+
+
 def test_every_described_example_is_answered(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     tried = 0
