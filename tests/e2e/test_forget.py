@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.traces import by_store, traces
 
 from rolecall.features.quarantine import keep, unread_rows
 from rolecall.features.schema import CANDIDATES, EVENTS
@@ -19,6 +18,7 @@ from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
 from rolecall.serving.models import EventBatch, RecommendationRequest
 from rolecall.serving.state import ServingState
+from tests.traces import by_store, traces
 
 from .conftest import AS_OF, World
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.traces import traces
 
 from rolecall.features.mapping import load_mapping
 from rolecall.features.schema import CANDIDATES, EVENTS
@@ -23,6 +22,7 @@ from rolecall.platform.registry import Registry
 from rolecall.platform.release import ReleaseBuilder
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
+from tests.traces import traces
 
 from .conftest import CANARY, DAY, OTHER, TEXTS, profile, rows
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from tests.services import S3Bucket
-from tests.traces import by_store, traces
 
 from rolecall.pipelines.lifecycle.inventory import find_person, personal_stores
 from rolecall.pipelines.lifecycle.personal_store import PersonalStore
+from rolecall.pipelines.run_archive import RunArchive
 from rolecall.platform.file_tree import FileTree
 from rolecall.platform.settings import Settings, StorageSettings, load_settings
+from tests.services import S3Bucket
+from tests.traces import by_store, traces
 
 from .conftest import CANARY, OTHER, TEXTS, fill
 
@@ -87,3 +88,21 @@ def test_a_log_is_starred_out_in_place_whatever_form_the_id_has(settings: Settin
     assert text.startswith("before ***")
     assert text.endswith(", after\n")
     assert log.stat().st_size == size
+
+
+def test_steps_kept_in_an_object_store_go_with_the_run_that_names_the_person(
+    s3_bucket: S3Bucket, settings: Settings
+) -> None:
+    storage = StorageSettings(artifacts_uri=f"{s3_bucket.uri}/artifacts", options=s3_bucket.options)
+    kept = settings.model_copy(update={"storage": storage})
+    for run, step in (("r1", "views"), ("r2", "jobs")):
+        archive = RunArchive.of(kept, run)
+        assert archive is not None
+        (settings.runs_dir / run / step).mkdir(exist_ok=True)
+        archive.keep(step, settings.runs_dir / run / step)
+    bucket, store = FileTree(s3_bucket.uri, s3_bucket.options), named(kept, "kept steps")
+    person = find_person(kept, CANARY)
+    assert traces(bucket, [CANARY])
+    assert (store.holds(person), store.erase(person), store.holds(person)) == (1, 1, 0)
+    assert traces(bucket, [CANARY]) == {}
+    assert [name for name in bucket.files() if "/r2/" in name]

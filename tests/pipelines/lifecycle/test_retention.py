@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
-from tests.traces import traces
-
 from rolecall.features.schema import CANDIDATES, EVENTS, QUARANTINE
 from rolecall.pipelines.lifecycle.retention import apply_retention
 from rolecall.platform.doctor import check_duties
@@ -16,6 +14,7 @@ from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.settings import RetentionSettings, Settings
 from rolecall.platform.tables import TableStore
+from tests.traces import traces
 
 from .conftest import CANARY, DAY, OTHER
 
