@@ -9,7 +9,7 @@ numbers go on rising. Each step may be repeated: a kill in between loses nothing
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import polars as pl
@@ -24,6 +24,8 @@ from rolecall.platform.tables import TableSchema, TableStore
 
 LOG = "_delta_log"
 _VERSION_DIGITS = 20
+
+Test = Callable[[str], bool]
 
 
 def table_names(store: TableStore) -> list[str]:
@@ -85,8 +87,9 @@ def erase_history(store: TableStore, name: str) -> int:
     return len(gone) + len(old)
 
 
-def history_holds(store: TableStore, name: str, column: str, value: str, needles: Sequence[bytes]) -> int:
-    """How many files of earlier versions, and of the log, hold `value` in `column` or one of `needles` as bytes."""
+def history_holds(store: TableStore, name: str, column: str, theirs: Test, named: Test) -> int:
+    """How many files of earlier versions have a value of `column` that is `theirs`, and files of the log a text in
+    which they are `named`."""
     table = _open(store, name)
     if table is None:
         return 0
@@ -95,9 +98,9 @@ def history_holds(store: TableStore, name: str, column: str, value: str, needles
     held = 0
     for file in tree.files():
         if file.startswith(LOG):
-            held += any(needle in tree.read(file) for needle in needles) or _checkpoint_holds(tree, file, value)
+            held += named(_log_text(file, tree.read(file)))
         elif file.endswith(".parquet") and file.rpartition("/")[2] not in live:
-            held += _names(tree.read(file), column, value)
+            held += any(theirs(value) for value in _values(tree.read(file), column))
     return held
 
 
@@ -135,14 +138,14 @@ def _version(file: str) -> int | None:
     return int(digits) if digits.isdigit() and len(digits) == _VERSION_DIGITS else None
 
 
-def _names(parquet: bytes, column: str, value: str) -> bool:
+def _values(parquet: bytes, column: str) -> set[str]:
     held = pq.ParquetFile(io.BytesIO(parquet))
     if column not in held.schema_arrow.names:
-        return False
-    return value in set(held.read(columns=[column], use_threads=False)[column].to_pylist())
+        return set()
+    return {value for value in held.read(columns=[column], use_threads=False)[column].to_pylist() if value is not None}
 
 
-def _checkpoint_holds(tree: FileTree, file: str, value: str) -> bool:
-    if not file.endswith(".parquet"):
-        return False
-    return value in str(pq.read_table(io.BytesIO(tree.read(file)), use_threads=False).to_pylist())
+def _log_text(file: str, content: bytes) -> str:
+    if file.endswith(".parquet"):
+        return str(pq.read_table(io.BytesIO(content), use_threads=False).to_pylist())
+    return content.decode("utf-8", "replace")

@@ -93,7 +93,7 @@ class Erasure:
             stores=tuple(found),
             tainted=tuple(tainted),
             serving_tainted=self.registry.champion() in tainted,
-            mentions=self._mentions(),
+            mentions=self.mentions(),
             dry_run=True,
         )
 
@@ -171,7 +171,7 @@ class Erasure:
                 "check the spelling: ids are case-sensitive",
             )
 
-    def _mentions(self) -> int:
+    def mentions(self) -> int:
         """Rows of others that quote the id in a text: told, not chased."""
         if len(self.candidate_id) < SHORTEST_ID:
             return 0
@@ -246,7 +246,7 @@ def _report(
         rebuilt=rebuilt,
         serving_tainted=serving,
         due_at=standing.due_at if standing else None,
-        mentions=erasure._mentions(),
+        mentions=erasure.mentions(),
         todo=todo if serving else "",
     )
 

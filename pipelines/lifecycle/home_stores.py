@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
+import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -65,11 +67,11 @@ class Runs:
     """Finished steps of runs: the views' Parquet files and training sets. They can be built again.
 
     A run that has not come to a release and is pinned to table versions that are gone cannot go on: it goes too.
+    `locks`: the folder whose runs this machine's processes lock; None for steps kept in an object store (as tars).
     """
 
-    name = "runs"
-
-    def __init__(self, tree: FileTree, store: TableStore, *, locks: Path) -> None:
+    def __init__(self, tree: FileTree, store: TableStore, *, locks: Path | None, name: str = "runs") -> None:
+        self.name = name
         self._tree = tree
         self._store = store
         self._locks = locks
@@ -81,22 +83,35 @@ class Runs:
         gone = 0
         for run in self._tree.folders():
             if self._names(run, person) or self._stuck(run):
-                refuse_running(self._locks / run / "lock")
+                if self._locks is not None:
+                    refuse_running(self._locks / run / "lock")
                 self._tree.delete_folder(run)
                 gone += 1
         return gone
 
     def _names(self, run: str, person: Person) -> bool:
-        files = (file for file in self._tree.files(run) if file.endswith(".parquet"))
-        return any(parquet_names(self._tree.read(file), person.candidate_id) for file in files)
+        return any(
+            parquet_names(content, person.candidate_id)
+            for file in self._tree.files(run)
+            for name, content in _step_files(self._tree, file)
+            if name.endswith(".parquet")
+        )
 
     def _stuck(self, run: str) -> bool:
-        files = self._tree.files(run)
-        pinned = f"{run}/ingest/step.json"
-        if f"{run}/release/step.json" in files or pinned not in files:
+        steps = {folder.rpartition("/")[2] for folder in self._tree.folders(run)}
+        if "release" in steps or "ingest" not in steps:
             return False
-        versions = json.loads(self._tree.read(pinned))["values"]["versions"]
-        return any(version < (oldest_version(self._store, name) or 0) for name, version in versions.items())
+        pinned = (
+            json.loads(content)["values"].get("versions", {})
+            for file in self._tree.files(f"{run}/ingest")
+            for name, content in _step_files(self._tree, file)
+            if name.endswith("step.json")
+        )
+        return any(
+            version < (oldest_version(self._store, name) or 0)
+            for versions in pinned
+            for name, version in versions.items()
+        )
 
 
 class CachedVectors:
@@ -203,6 +218,21 @@ def refuse_running(lock: Path) -> None:
                 "no run under way",
                 "wait for it to end, then run the same command again: it goes on where it stopped",
             ) from error
+
+
+def _step_files(tree: FileTree, file: str) -> Iterator[tuple[str, bytes]]:
+    """A file of a step, or the files of a step that is kept as a tar."""
+    if not file.endswith((".parquet", ".json", ".tar")):
+        return
+    content = tree.read(file)
+    if not file.endswith(".tar") or file.endswith("index.tar"):
+        yield file, content
+        return
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for member in archive:
+            held = archive.extractfile(member) if member.isfile() else None
+            if held is not None:
+                yield member.name, held.read()
 
 
 def _profile_tables(store: TableStore) -> list[str]:

@@ -16,6 +16,7 @@ from rolecall.pipelines.lifecycle.personal_store import PersonalStore
 from rolecall.pipelines.lifecycle.table_stores import Quarantine, Tables, stored_rows
 from rolecall.platform.file_tree import FileTree
 from rolecall.platform.ledger import open_ledger
+from rolecall.platform.object_store import is_object_store
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
 
@@ -23,6 +24,8 @@ from rolecall.platform.tables import TableStore
 def personal_stores(settings: Settings) -> list[PersonalStore]:
     """All of them but the releases, which a person leaves by being rebuilt without (`releases`)."""
     tables = table_store(settings)
+    kept = FileTree(f"{settings.artifacts_uri}/runs", settings.storage.options)
+    archives = [Runs(kept, tables, locks=None, name="kept steps")] if is_object_store(settings.artifacts_uri) else []
     return [
         Logs(settings.home),
         Quarantine(tables),
@@ -30,6 +33,7 @@ def personal_stores(settings: Settings) -> list[PersonalStore]:
         Tables(tables),
         OnlineFeatures(OnlineRows(settings.home / "feast", settings.features)),
         Runs(FileTree(str(settings.runs_dir)), tables, locks=settings.runs_dir),
+        *archives,
         CachedVectors(VectorCache(vectors_file(settings)), tables),
         Scratch(settings.scratch_dir),
     ]

@@ -23,6 +23,10 @@ class Person:
     candidate_id: str
     texts: tuple[str, ...] = ()
 
+    def is_them(self, candidate_id: str) -> bool:
+        """Whether an id is theirs."""
+        return candidate_id == self.candidate_id
+
     def named_in(self, text: str) -> bool:
         """Whether a text holds the id as a word of its own, or one of the person's texts, plain or escaped."""
         return any(needle in text for needle in self._long) or self._id.search(text) is not None

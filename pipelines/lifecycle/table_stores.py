@@ -32,7 +32,7 @@ class Tables:
         found = 0
         for name in personal_tables(self._store):
             found += rows_naming(self._store, name, person.candidate_id).height
-            found += history_holds(self._store, name, CANDIDATE, person.candidate_id, person.needles)
+            found += history_holds(self._store, name, CANDIDATE, person.is_them, person.named_in)
         return found
 
     def erase(self, person: Person) -> int:
@@ -52,7 +52,7 @@ class Quarantine:
         self._store = store
 
     def holds(self, person: Person) -> int:
-        past = history_holds(self._store, QUARANTINE.name, "row", "", person.needles)
+        past = history_holds(self._store, QUARANTINE.name, "row", person.named_in, person.named_in)
         return past + int(self._naming(person).sum())
 
     def erase(self, person: Person) -> int:
