@@ -16,7 +16,7 @@ from rolecall.features.embedder import Embedder
 from rolecall.platform.release import Manifest, ReleaseBuilder, code_version
 from rolecall.platform.settings import Settings
 from rolecall.serving import parts
-from rolecall.serving.parts import EmbedderPart, FeaturesPart, PolicyPart
+from rolecall.serving.parts import EmbedderPart, FeaturesPart, PeoplePart, PolicyPart
 
 RELEASE_FOLDER = "release"
 EVALUATION = "evaluation.json"
@@ -36,14 +36,20 @@ def published_settings(settings: Settings) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where finished parts lie: folders of earlier steps, and what `features.json` says."""
+    """Where finished parts lie: folders of earlier steps, and what `features.json` says.
+
+    `people_digest`: empty where the release recommends nobody.
+    """
 
     catalogue: Path
     job_features: Path
     index: Path
     coarse: Path
     fine: Path
+    people: Path
+    people_rankers: Path
     index_digest: str
+    people_digest: str
     features: FeaturesPart
 
 
@@ -74,10 +80,20 @@ def assemble(
         ("coarse", parts.COARSE, sources.coarse),
         ("fine", parts.FINE, sources.fine),
         ("calibrator", parts.CALIBRATOR, sources.fine),
+        ("people", parts.PEOPLE, sources.people),
+        ("people_words", parts.PEOPLE_WORDS, sources.people),
+        ("people_vectors", parts.PEOPLE_VECTORS, sources.people),
+        ("people_rankers", PeoplePart.name(), sources.people_rankers),
+        ("people_coarse", parts.PEOPLE_COARSE, sources.people_rankers),
+        ("people_fine", parts.PEOPLE_FINE, sources.people_rankers),
+        ("people_calibrator", parts.PEOPLE_CALIBRATOR, sources.people_rankers),
     ):
         if (source / file).exists():
             builder.add(name, file, source=source / file)
     builder.add("index", parts.INDEX, source=sources.index / parts.INDEX, content=sources.index_digest)
+    if sources.people_digest:
+        file = sources.people / parts.PEOPLE_INDEX
+        builder.add("people_index", parts.PEOPLE_INDEX, source=file, content=sources.people_digest)
     return seal(builder, settings, as_of=as_of, tables=tables)
 
 

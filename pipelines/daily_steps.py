@@ -177,7 +177,10 @@ class DailySteps:
             index=step.inputs["index"].folder,
             coarse=step.inputs["coarse"].folder,
             fine=step.inputs["fine"].folder,
+            people=step.inputs["people"].folder,
+            people_rankers=step.inputs["people-rankers"].folder,
             index_digest=step.value("index", "digest"),
+            people_digest=step.value("people", "digest"),
             features=FeaturesPart(
                 service=service,
                 coarse_columns=COARSE_COLUMNS,
