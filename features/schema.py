@@ -95,6 +95,15 @@ CANDIDATES = TableSchema(
     ),
 )
 
+PROFILES = TableSchema(
+    name="profiles",
+    key=("candidate_id", "updated_at"),
+    required=CANDIDATES.required,
+    time="updated_at",
+    columns=CANDIDATES.columns,
+)
+"""What candidates' profiles were: filled by the daily run (`pipelines/profiles.py`), never by a mapping."""
+
 EMPLOYERS = TableSchema(
     name="employers",
     key=("employer_id", "observed_at"),
@@ -142,6 +151,7 @@ QUARANTINE = TableSchema(
         row=pa.string(),
         reason=pa.string(),
         message=pa.string(),
+        refused_at=TIMESTAMP,
     ),
 )
 

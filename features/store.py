@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ import polars as pl
 
 from rolecall.features.activity import TIMESTAMP
 from rolecall.features.views import CONSENT_VIEW, VIEWS, ViewShape, service_views
-from rolecall.platform.errors import ConflictError, InputError
+from rolecall.platform.errors import ConflictError, InputError, SettingsError
 from rolecall.platform.settings import FeatureSettings
 
 Row = Mapping[str, object]
@@ -203,7 +204,7 @@ class FeatureStore:
 
     def _online_config(self) -> dict[str, str]:
         if self._settings.online_store == "redis":
-            return {"type": "redis", "connection_string": self._settings.redis_url}
+            return {"type": "redis", "connection_string": redis_address(self._settings.redis_url)}
         return {"type": "sqlite", "path": str(self._online_file)}
 
     def _wal(self) -> None:
@@ -215,6 +216,22 @@ class FeatureStore:
     def _materialized_through(self, durable: Any) -> datetime | None:
         ends = [durable.get_feature_view(view.name).most_recent_end_time for view in VIEWS]
         return max((end for end in ends if end is not None), default=None)
+
+
+def redis_address(url: str) -> str:
+    """A Redis URL as Feast writes it: `host:port,db=0,username=u,password=p,ssl=true`.
+
+    Raises SettingsError for what is no redis:// or rediss:// URL, and for a password that Feast would cut at a comma.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise SettingsError("features.redis_url names no Redis server", "redis://HOST:PORT/DB", "correct the URL")
+    words = [f"{parts.hostname}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
+    for name, text in (("username", parts.username), ("password", parts.password)):
+        if text and "," in (plain := unquote(text)):
+            raise SettingsError(f"the {name} in features.redis_url holds a comma", f"a {name} without one")
+        words += [f"{name}={plain}"] if text else []
+    return ",".join([*words, "ssl=true"] if parts.scheme == "rediss" else words)
 
 
 def _is_fresh(stamp: int | float | datetime | None, view: ViewShape, at: datetime) -> bool:

@@ -35,10 +35,19 @@ def published_settings(settings: Settings) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeopleSources:
+    """The same of the other direction."""
+
+    people: Path
+    rankers: Path
+    index_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sources:
     """Where finished parts lie: folders of earlier steps, and what `features.json` says.
 
-    `people_digest`: empty where the release recommends nobody.
+    `people`: None where the release recommends nobody.
     """
 
     catalogue: Path
@@ -46,11 +55,9 @@ class Sources:
     index: Path
     coarse: Path
     fine: Path
-    people: Path
-    people_rankers: Path
     index_digest: str
-    people_digest: str
     features: FeaturesPart
+    people: PeopleSources | None = None
 
 
 def assemble(
@@ -80,21 +87,29 @@ def assemble(
         ("coarse", parts.COARSE, sources.coarse),
         ("fine", parts.FINE, sources.fine),
         ("calibrator", parts.CALIBRATOR, sources.fine),
-        ("people", parts.PEOPLE, sources.people),
-        ("people_words", parts.PEOPLE_WORDS, sources.people),
-        ("people_vectors", parts.PEOPLE_VECTORS, sources.people),
-        ("people_rankers", PeoplePart.name(), sources.people_rankers),
-        ("people_coarse", parts.PEOPLE_COARSE, sources.people_rankers),
-        ("people_fine", parts.PEOPLE_FINE, sources.people_rankers),
-        ("people_calibrator", parts.PEOPLE_CALIBRATOR, sources.people_rankers),
     ):
         if (source / file).exists():
             builder.add(name, file, source=source / file)
     builder.add("index", parts.INDEX, source=sources.index / parts.INDEX, content=sources.index_digest)
-    if sources.people_digest:
-        file = sources.people / parts.PEOPLE_INDEX
-        builder.add("people_index", parts.PEOPLE_INDEX, source=file, content=sources.people_digest)
+    if sources.people is not None:
+        _add_people(builder, sources.people)
     return seal(builder, settings, as_of=as_of, tables=tables)
+
+
+def _add_people(builder: ReleaseBuilder, sources: PeopleSources) -> None:
+    for name, file, source in (
+        ("people", parts.PEOPLE, sources.people),
+        ("people_words", parts.PEOPLE_WORDS, sources.people),
+        ("people_vectors", parts.PEOPLE_VECTORS, sources.people),
+        ("people_rankers", PeoplePart.name(), sources.rankers),
+        ("people_coarse", parts.PEOPLE_COARSE, sources.rankers),
+        ("people_fine", parts.PEOPLE_FINE, sources.rankers),
+        ("people_calibrator", parts.PEOPLE_CALIBRATOR, sources.rankers),
+    ):
+        if (source / file).exists():
+            builder.add(name, file, source=source / file)
+    index = sources.people / parts.PEOPLE_INDEX
+    builder.add("people_index", parts.PEOPLE_INDEX, source=index, content=sources.index_digest)
 
 
 def seal(

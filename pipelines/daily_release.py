@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rolecall.features.schema import CANDIDATES, EVENTS
+from rolecall.features.schema import EVENTS
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_steps import VIEWS
 from rolecall.pipelines.evaluate import FUNNEL, Evaluation, Judge
 from rolecall.pipelines.gate import judge_release
 from rolecall.pipelines.materialize import feature_store, read_as_of
-from rolecall.pipelines.people import people_as_of
+from rolecall.pipelines.people import newest_profiles, people_as_of
 from rolecall.pipelines.people_evaluate import PeopleJudge, people_metrics
 from rolecall.pipelines.people_steps import PeopleSteps, known_jobs
 from rolecall.pipelines.people_targets import collect_people_targets
@@ -25,7 +25,7 @@ from rolecall.pipelines.people_training import people_cutoff
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.pipelines.targets import collect_targets
 from rolecall.platform.errors import ConflictError
-from rolecall.platform.mlflow_setup import log_release_model
+from rolecall.platform.mlflow_setup import log_release_model, release_tags
 from rolecall.platform.release import ReleaseBuilder, read_manifest
 from rolecall.serving import parts
 from rolecall.serving.loader import load_release
@@ -121,7 +121,7 @@ class ReleaseSteps(PeopleSteps):
         start = step.as_of - timedelta(days=ranking.evaluation_days)
         targets = collect_targets(events, start=start, end=step.as_of, seed=ranking.seed)
         store = feature_store(self.settings, step.file("features", VIEWS))
-        candidates = read_as_of(self.tables, CANDIDATES, versions, step.as_of)
+        candidates = newest_profiles(self.tables, versions, step.as_of)
         visible = people_as_of(candidates, events.clear(), known_jobs(self.tables, versions, step.as_of))
         people = collect_people_targets(
             events,
@@ -179,7 +179,12 @@ class ReleaseSteps(PeopleSteps):
         folder = self.registry.releases.fetch(release_id)
         with mlflow.start_run(run_id=self.mlflow_run):
             for name, file in (("coarse", parts.COARSE), ("fine", parts.FINE)):
-                native.log_model(lightgbm.Booster(model_file=folder / file), name=name, pip_requirements=[])
+                native.log_model(
+                    lightgbm.Booster(model_file=folder / file),
+                    name=name,
+                    pip_requirements=[],
+                    tags=release_tags(release_id),
+                )
         return log_release_model(run_id=self.mlflow_run, release_folder=folder, code_file=_code_file())
 
 

@@ -81,6 +81,7 @@ def _with_ray(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=max(1, min(settings.actors, len(chunks), free))),
         num_cpus=1,
+        scheduling_strategy="SPREAD",
         runtime_env=actor_env(threads),
     )
     batches: Iterator[Any] = iter(encoded.iter_batches(batch_size=None, batch_format="pyarrow"))

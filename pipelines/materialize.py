@@ -17,9 +17,10 @@ from rolecall.features.activity import (
     employer_rating,
     job_activity,
 )
-from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
+from rolecall.features.schema import EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import SNAPSHOT_TTL, VIEWS
+from rolecall.pipelines.profiles import profiles_as_of
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableSchema, TableStore
 
@@ -79,7 +80,7 @@ def materialize(
     """Compute every view as of an instant into `folder`, and put the newest rows into the online store."""
     sources = feature_sources(
         read_as_of(tables, EVENTS, versions, as_of),
-        read_as_of(tables, CANDIDATES, versions, as_of),
+        profiles_as_of(tables, versions, as_of),
         read_as_of(tables, EMPLOYERS, versions, as_of),
         settings=settings,
         as_of=as_of,

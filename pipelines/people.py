@@ -6,7 +6,7 @@ something: titles, skills or a resume. Of somebody who only clicked an employer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,9 @@ from rolecall.features.people_pairs import LOOKBACK
 from rolecall.features.people_words import PeopleWords
 from rolecall.features.text import candidate_lexical_text, candidate_text, tokens
 from rolecall.pipelines.index import Indexed, write_index
+from rolecall.pipelines.profiles import profiles_as_of
 from rolecall.platform.settings import VectorSettings
+from rolecall.platform.tables import TableStore
 from rolecall.platform.vectors.protocol import person_payload
 from rolecall.serving import parts
 
@@ -59,6 +61,12 @@ def people_as_of(candidates: pl.DataFrame, events: pl.DataFrame, jobs: pl.DataFr
     return table.filter(pa.array(described, pa.bool_()))
 
 
+def newest_profiles(tables: TableStore, versions: Mapping[str, int | None], as_of: datetime) -> pl.DataFrame:
+    """One row a candidate: the profile, and the consent in it, that held at `as_of`."""
+    rows = profiles_as_of(tables, versions, as_of).sort("candidate_id", "updated_at")
+    return rows.unique("candidate_id", keep="last", maintain_order=True)
+
+
 def profiles_of(table: pa.Table) -> list[CandidateContext]:
     """The people's profiles in row order, as the other direction reads them."""
     frame = pl.DataFrame(table)
@@ -89,7 +97,7 @@ def build_people(
         ids=people.candidate_ids,
         vectors=vectors,
         terms=[tokens(" ".join((candidate_lexical_text(c), *t))) for c, t in zip(contexts, careers, strict=True)],
-        payloads=[person_payload(row, active_at=_active_at(row)) for row in rows],
+        payloads=lambda first, end: [person_payload(row, active_at=_active_at(row)) for row in rows[first:end]],
     )
     digest = write_index(
         wanted, settings, folder, index_file=parts.PEOPLE_INDEX, vectors_file=parts.PEOPLE_VECTORS, name="people"

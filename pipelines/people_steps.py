@@ -14,11 +14,11 @@ import polars as pl
 
 from rolecall.features.people_columns import PEOPLE_COARSE_COLUMNS
 from rolecall.features.people_pairs import PeoplePairs
-from rolecall.features.schema import CANDIDATES, EVENTS, JOBS
+from rolecall.features.schema import EVENTS, JOBS
 from rolecall.pipelines.daily_steps import DailySteps
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.materialize import Versions, read_as_of
-from rolecall.pipelines.people import build_people, open_people, people_as_of
+from rolecall.pipelines.people import build_people, newest_profiles, open_people, people_as_of
 from rolecall.pipelines.people_leaks import PeopleLeakAudit
 from rolecall.pipelines.people_outcomes import MUTUAL, Outcomes
 from rolecall.pipelines.people_training import JobRequest, job_requests, people_cutoff, people_training_set
@@ -39,7 +39,7 @@ class PeopleSteps(DailySteps):
     def people(self, step: StepContext) -> StepResult:
         """Who may be recommended, with their vectors and index."""
         versions = step.value("ingest", "versions")
-        candidates = read_as_of(self.tables, CANDIDATES, versions, step.as_of)
+        candidates = newest_profiles(self.tables, versions, step.as_of)
         events = read_as_of(self.tables, EVENTS, versions, step.as_of)
         table = people_as_of(candidates, events, known_jobs(self.tables, versions, step.as_of))
         if not table.num_rows:
@@ -85,7 +85,7 @@ class PeopleSteps(DailySteps):
         step.report("leak audit")
         versions = step.value("ingest", "versions")
         audit = PeopleLeakAudit(
-            candidates=read_as_of(self.tables, CANDIDATES, versions, step.as_of),
+            candidates=newest_profiles(self.tables, versions, step.as_of),
             jobs=known_jobs(self.tables, versions, step.as_of),
             pairs=pairs,
         )

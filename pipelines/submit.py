@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from rolecall.pipelines.daily import daily_run
-from rolecall.platform.jobs import JobState, RayJobService, submission_id, submit_job
+from rolecall.platform.jobs import HTTP, JobState, RayJobService, submission_id, submit_job
 from rolecall.platform.settings import CONFIG_VARIABLE, ENV_PREFIX, SETTINGS_FILE, Settings
 
 IMPORT_ROOT = Path("infra/import_root")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineJob:
+    """What a cluster must be told to run a pipeline. `working_dir` None: its image has the code."""
+
+    entrypoint: str
+    working_dir: Path | None
+    env: Mapping[str, str]
+
+
+def pipeline_job(
+    settings: Settings, pipeline: str, as_of: datetime, address: str, *, promote: bool = True
+) -> PipelineJob:
+    """The job that runs `pipeline` as of an instant, under these settings, on the cluster at `address`."""
+    entrypoint = f"{_interpreter(address)} -m rolecall.pipelines.job {pipeline} --as-of {as_of.isoformat()}"
+    return PipelineJob(
+        entrypoint=entrypoint if promote else f"{entrypoint} --no-promote",
+        working_dir=Path.cwd() if IMPORT_ROOT.is_dir() else None,
+        env=_environment(settings),
+    )
 
 
 def submit_pipeline(
@@ -29,14 +51,14 @@ def submit_pipeline(
 
     Raises UnavailableError where no dashboard answers at `address`.
     """
-    scope = {"run": daily_run(settings, as_of).id, "home": str(settings.home)}
-    entrypoint = f"{_interpreter(address)} -m rolecall.pipelines.job {pipeline} --as-of {as_of.isoformat()}"
+    scope = {"run": daily_run(settings, as_of).id, "home": _world(settings)}
+    job = pipeline_job(settings, pipeline, as_of, address, promote=promote)
     handle = submit_job(
         RayJobService(address),
-        entrypoint=entrypoint if promote else f"{entrypoint} --no-promote",
+        entrypoint=job.entrypoint,
         submission_id=submission_id(pipeline, as_of, scope),
-        working_dir=Path.cwd() if IMPORT_ROOT.is_dir() else None,
-        env=_environment(settings),
+        working_dir=job.working_dir,
+        env=job.env,
     )
     verb = "attached to" if handle.attached else "submitted"
     on_log(f"{verb} {handle.submission_id} (attempt {handle.attempt}) at {address}\n")
@@ -47,7 +69,8 @@ def submit_pipeline(
 
 def _environment(settings: Settings) -> dict[str, str]:
     """Our own variables, with every folder made absolute: a job runs in a temporary copy of the working folder, or,
-    with an installed wheel, in none. There the settings file of this folder is named."""
+    with an installed wheel, in none. There the settings file of this folder is named. In cluster mode each node has a
+    home of its own, and knows it."""
     env = {name: text for name, text in os.environ.items() if name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE}
     here = SETTINGS_FILE if SETTINGS_FILE.exists() and not IMPORT_ROOT.is_dir() else None
     file = os.environ.get(CONFIG_VARIABLE) or here
@@ -56,7 +79,16 @@ def _environment(settings: Settings) -> dict[str, str]:
     for name in ("tables_uri", "artifacts_uri"):
         if uri := getattr(settings.storage, name):
             env[f"{ENV_PREFIX}STORAGE__{name.upper()}"] = uri
-    return env | {"ROLECALL_HOME": str(settings.home)}
+    if settings.ray.address.startswith(HTTP):
+        env[f"{ENV_PREFIX}RAY__ADDRESS"] = "auto"  # a dashboard's address is for submitting; a job is inside
+    home = f"{ENV_PREFIX}HOME"
+    env.pop(home, None)
+    return env if settings.mode == "cluster" else env | {home: str(settings.home)}
+
+
+def _world(settings: Settings) -> str:
+    """What a day's run works on, wherever it is submitted from."""
+    return settings.tables_uri if settings.mode == "cluster" else str(settings.home)
 
 
 def _interpreter(address: str) -> str:

@@ -28,6 +28,7 @@ from rolecall.platform.errors import ConflictError, InputError, NotFoundError, U
 JobState = Literal["pending", "running", "succeeded", "failed", "stopped"]
 FINISHED: frozenset[JobState] = frozenset({"succeeded", "failed", "stopped"})
 IMPORT_ROOT = "infra/import_root"
+HTTP = ("http://", "https://")
 EXCLUDES = (".git", ".venv", ".rolecall", ".mypy_cache", ".pytest_cache", ".ruff_cache", "dist")
 """Left out when a working folder travels to the cluster."""
 
@@ -147,7 +148,7 @@ class RayJobService:
     """Ray's job server, by the address of its dashboard (`http://127.0.0.1:8265`)."""
 
     def __init__(self, address: str) -> None:
-        if not address.startswith(("http://", "https://")):
+        if not address.startswith(HTTP):
             raise InputError(f"cluster address {address!r}", "http://host:port of the Ray dashboard", "give that URL")
         from ray.job_submission import JobSubmissionClient
 
@@ -191,6 +192,13 @@ class RayJobService:
         finally:
             loop.run_until_complete(pieces.aclose())
             loop.close()
+
+    def why_failed(self, submission_id: str) -> str:
+        """What Ray says of a job that failed, with the last lines of its log."""
+        try:
+            return str(self._client.get_job_info(submission_id).message or "")
+        except (OSError, RuntimeError) as error:
+            raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> UnavailableError:
         return UnavailableError(

@@ -145,14 +145,13 @@ class TableStore:
             raise InputError(f"a key of {schema.name} occurs twice in one write", f"unique {key}", "deduplicate first")
         stored = self.scan(schema).join(source.lazy().select(key), on=key, how="semi").collect()
         fresh = source.join(stored, on=key, how="anti", maintain_order="left")
-        same = source.with_columns(_fingerprint(source)).join(
+        known = source.join(stored, on=key, how="semi", maintain_order="left")
+        same = known.with_columns(_fingerprint(known)).join(
             stored.select(source.columns).with_columns(_fingerprint(stored)).select([*key, "fingerprint"]),
             on=[*key, "fingerprint"],
             how="semi",
         )
-        changed = source.join(fresh, on=key, how="anti", maintain_order="left").join(
-            same, on=key, how="anti", maintain_order="left"
-        )
+        changed = known.join(same, on=key, how="anti", maintain_order="left")
         return _arrow(fresh, schema), _arrow(changed, schema), same.height
 
     def _append(self, schema: TableSchema, rows: pa.Table) -> None:

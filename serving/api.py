@@ -18,6 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from rolecall.platform.redaction import note_personal
 from rolecall.platform.settings import ServeSettings
 from rolecall.serving import problems
 from rolecall.serving.envelope import Envelope
@@ -37,6 +38,7 @@ from rolecall.serving.models import (
     RecommendationRequest,
     SearchReply,
     SearchRequest,
+    personal_texts,
 )
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -82,9 +84,11 @@ def create_api(
     *,
     echo_request_id: bool = True,
     on_close: Callable[[], None] | None = None,
+    replica: str = "",
 ) -> FastAPI:
-    """The application. `echo_request_id`: off where a proxy adds the header; `on_close` runs at shutdown."""
-    routes = Routes(backend, settings)
+    """The application. `echo_request_id`: off where a proxy adds the header; `on_close` runs at shutdown;
+    `replica`: what metrics call this process where there are several."""
+    routes = Routes(backend, settings, replica)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -111,8 +115,8 @@ def create_api(
 class Routes:
     """The handlers, and the two lanes they compute on: ranking, and writing events."""
 
-    def __init__(self, backend: Backend, settings: ServeSettings) -> None:
-        self.metrics = ServingMetrics()
+    def __init__(self, backend: Backend, settings: ServeSettings, replica: str = "") -> None:
+        self.metrics = ServingMetrics(replica)
         self._backend = backend
         self._settings = settings
         most = settings.max_ongoing_requests + settings.max_queued_requests
@@ -158,6 +162,7 @@ class Routes:
         """Jobs for a stored candidate, or for a profile given here. A candidate id that is not known is answered
         from the profile, or from the filters alone, and the reply says `known: false`."""
         self._check_limit(body.limit)
+        note_personal(*personal_texts(body))
         reply = await self.ranking.run(partial(self._backend.recommend, body, request.state.request_id))
         self.metrics.ranked(reply.trace, known=reply.known)
         return _json(reply)
@@ -173,10 +178,13 @@ class Routes:
     async def search(self, request: Request, body: SearchRequest) -> Response:
         """Jobs for a text, by meaning and by words."""
         self._check_limit(body.limit)
+        note_personal(body.text)
         return _json(await self.ranking.run(partial(self._backend.search, body, request.state.request_id)))
 
     async def accept(self, body: EventBatch) -> Response:
-        """Answered once every event is committed. Sending the same `event_id` again changes nothing."""
+        """Answered once every event is committed. Sending the same `event_id` again changes nothing. Events of
+        people who asked to be forgotten are dropped and counted."""
+        note_personal(*(event.candidate_id for event in body.events))
         receipt = await self.writing.run(partial(self._backend.accept, body))
         self.metrics.received(receipt)
         return _json(receipt, 202)

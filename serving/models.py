@@ -102,6 +102,13 @@ class RecommendationRequest(_Wire):
         return self
 
 
+def personal_texts(request: RecommendationRequest) -> tuple[str, ...]:
+    """What of a request tells about a person: not for any log."""
+    told = request.profile
+    texts = (told.resume_text, *told.desired_titles, *told.skills) if told else ()
+    return (*((request.candidate_id,) if request.candidate_id else ()), *(text for text in texts if text))
+
+
 class RecommendedJob(_Wire):
     """One job of the answer. `score`, from 0 to 1: where applications were logged the
     calibrated probability of one, else the logistic function of the ranker's score, good for order alone."""
@@ -304,10 +311,11 @@ class EventBatch(_Wire):
 
 
 class EventReceipt(_Wire):
-    """Sent once every event is on disk. Accepted + duplicate = events sent."""
+    """Sent once every event is on disk. Accepted + duplicate + dropped = events sent."""
 
     accepted: int
     duplicate: int
+    dropped: int = Field(default=0, description="events of people who asked to be forgotten: not kept")
 
 
 class Readiness(_Wire):
@@ -315,6 +323,7 @@ class Readiness(_Wire):
 
     ready: bool
     release_id: str | None = None
+    release_as_of: AwareDatetime | None = Field(default=None, description="the instant that the release was built for")
     previous_release_id: str | None = None
     checks: dict[str, str] = Field(default_factory=dict, description="each part and its state: ok, or what is missing")
 

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from rolecall.serving.people_policy import Permission
 
 FORGOTTEN = Permission(consent=False)
@@ -21,8 +24,10 @@ class OnlineConsent(Protocol):
     def online_consent(self, candidate_ids: Sequence[str], *, at: datetime) -> Sequence[Mapping[str, Any]]: ...
 
 
-Forgotten = Callable[[Sequence[str]], set[str]]
-"""Which of these candidate ids asked to be forgotten."""
+class Forgotten(Protocol):
+    """Who asked to be forgotten: True for each such id, bool[n]."""
+
+    def contains(self, candidate_ids: Sequence[str | None]) -> npt.NDArray[np.bool_]: ...
 
 
 class OnlinePermissions:
@@ -37,14 +42,9 @@ class OnlinePermissions:
         """None where nothing newer than the release is known."""
         if not candidate_ids:
             return []
-        gone = self._forgotten(candidate_ids)
+        gone = self._forgotten.contains(candidate_ids)
         rows = self._consents.online_consent(candidate_ids, at=self._clock())
-        return [FORGOTTEN if name in gone else _permission(row) for name, row in zip(candidate_ids, rows, strict=True)]
-
-
-def nobody_forgotten(_candidate_ids: Sequence[str]) -> set[str]:
-    """Where nobody can ask to be forgotten."""
-    return set()
+        return [FORGOTTEN if asked else _permission(row) for asked, row in zip(gone, rows, strict=True)]
 
 
 def _permission(row: Mapping[str, Any]) -> Permission | None:

@@ -7,11 +7,13 @@ state.recommend(RecommendationRequest(candidate_id="c1"), "request-1")
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from rolecall.features.store import FeatureStore
 from rolecall.features.validation import validate_events
 from rolecall.platform.errors import ConflictError, InputError, NotFoundError, UnavailableError
 from rolecall.platform.event_log import EventLog
+from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.registry import Registry
 from rolecall.platform.settings import Settings
@@ -41,7 +44,7 @@ from rolecall.serving.models import (
 )
 from rolecall.serving.people_funnel import PeopleFunnel
 from rolecall.serving.people_funnel import PeopleRequest as JobQuestions
-from rolecall.serving.permissions import OnlinePermissions, nobody_forgotten
+from rolecall.serving.permissions import OnlinePermissions
 from rolecall.serving.reader import CandidateReader
 from rolecall.serving.replies import (
     people_filter,
@@ -71,8 +74,10 @@ class ServingState:
         follower: Follower[LoadedRelease],
         reader: CandidateReader,
         events: EventLog,
+        forgotten: ForgottenPeople | None = None,
         clock: Clock = utc_now,
     ) -> None:
+        self._forgotten = forgotten
         self._slot = slot
         self._follower = follower
         self._reader = reader
@@ -88,21 +93,24 @@ class ServingState:
         registry = Registry.from_settings(settings)
         features = online_features(settings)
         events = EventLog(open_ledger(settings.ledger_url))
+        forgotten = ForgottenPeople(events.engine)
         slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
         follower = Follower(
             champion=registry.reconcile,
-            load=partial(load_live, settings, registry.releases.fetch, features, Embedder(settings.embedder), clock),
+            load=partial(
+                load_live, settings, registry.fetch_to_serve, features, Embedder(settings.embedder), clock, forgotten
+            ),
             slot=slot,
             interval_s=settings.serve.follow_interval_s,
         )
-        reader = CandidateReader(features, events, history_length=settings.features.history_length)
+        reader = CandidateReader(features, events, history_length=settings.features.history_length, forgotten=forgotten)
         if not follower.step() and follower.wanted is not None:
             raise UnavailableError(
                 f"release {follower.wanted} cannot be loaded: {follower.problem}",
                 "an intact champion",
                 "rolecall releases rollback",
             )
-        return cls(slot=slot, follower=follower, reader=reader, events=events, clock=clock)
+        return cls(slot=slot, follower=follower, reader=reader, events=events, forgotten=forgotten, clock=clock)
 
     def start(self) -> None:
         """Follow the champion on a thread of its own."""
@@ -140,8 +148,20 @@ class ServingState:
         if validated.refused:
             told = "; ".join(f"/events/{refusal.row}: {refusal.message}" for refusal in validated.refused[:10])
             raise InputError(told, "events as the schema of /v1/events describes them", "correct and send all again")
-        appended = self._events.append(validated.accepted)
-        return EventReceipt(accepted=appended.accepted, duplicate=appended.duplicate + validated.duplicate)
+        kept = self._of_the_remembered(validated.accepted)
+        appended = self._events.append(kept)
+        return EventReceipt(
+            accepted=appended.accepted,
+            duplicate=appended.duplicate + validated.duplicate,
+            dropped=len(validated.accepted) - len(kept),
+        )
+
+    def _of_the_remembered(self, events: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Events of people who did not ask to be forgotten."""
+        if self._forgotten is None:
+            return events
+        gone = self._forgotten.contains([event["candidate_id"] for event in events], fresh=True)
+        return [event for event, forgotten in zip(events, gone, strict=True) if not forgotten]
 
     def readiness(self) -> Readiness:
         """Ready where a release is loaded, also while a newer one cannot be."""
@@ -151,6 +171,7 @@ class ServingState:
         return Readiness(
             ready=self._slot.release_id is not None,
             release_id=self._slot.release_id,
+            release_as_of=self._as_of(),
             previous_release_id=self._slot.previous_id,
             checks={"release": problem},
         )
@@ -158,6 +179,11 @@ class ServingState:
     def following(self) -> bool:
         """Whether the champion is still being followed."""
         return self._follower.alive()
+
+    def _as_of(self) -> datetime | None:
+        with contextlib.suppress(UnavailableError), self._slot.lease() as release:
+            return release.manifest.as_of
+        return None
 
 
 def recommend(
@@ -206,10 +232,12 @@ def recommend_people(
 
 def open_reader(settings: Settings) -> CandidateReader:
     """Reads candidates from the stores of these settings."""
+    events = EventLog(open_ledger(settings.ledger_url))
     return CandidateReader(
         online_features(settings),
-        EventLog(open_ledger(settings.ledger_url)),
+        events,
         history_length=settings.features.history_length,
+        forgotten=ForgottenPeople(events.engine),
     )
 
 
@@ -241,9 +269,11 @@ def load_live(
     features: FeatureStore,
     embedder: Embedder,
     clock: Clock,
+    forgotten: ForgottenPeople,
     release_id: str,
 ) -> LoadedRelease:
-    """A release with today's job features in place of those it was built with, where the online store has them.
+    """A release with today's job features in place of those it was built with, where the online store has them, and
+    with today's consents.
 
     `embedder` is shared by all releases it fits.
     """
@@ -251,7 +281,7 @@ def load_live(
     release = load_release(fetch(release_id), settings, scratch, embedder=embedder, threads=threads)
     use_online_job_features(release, features, clock())
     if release.people is not None:
-        release.people.permissions = OnlinePermissions(features, clock, forgotten=nobody_forgotten)
+        release.people.permissions = OnlinePermissions(features, clock, forgotten=forgotten)
     return release
 
 

@@ -231,6 +231,7 @@ def test_a_planted_leak_of_people_is_named(
 
 
 def test_without_consent_nobody_is_in_a_release(world: World, side: Side) -> None:
-    assert people_as_of(world.candidates, world.events, side.jobs).num_rows == 0
+    silent = side.candidates.with_columns(pl.lit(None, pl.Boolean).alias("consent"))
+    assert people_as_of(silent, world.events, side.jobs).num_rows == 0
     none = side.candidates.with_columns(pl.lit("none").alias("visibility"))
     assert people_as_of(none, world.events, side.jobs).num_rows == 0

@@ -161,8 +161,8 @@ def test_a_search_finds(client: TestClient) -> None:
 def test_events_are_answered_202_and_counted_once(client: TestClient, backend: MemoryBackend) -> None:
     first = client.post("/v1/events", json={"events": [EVENT]})
     again = client.post("/v1/events", json={"events": [EVENT]})
-    assert (first.status_code, first.json()) == (202, {"accepted": 1, "duplicate": 0})
-    assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": 1})
+    assert (first.status_code, first.json()) == (202, {"accepted": 1, "duplicate": 0, "dropped": 0})
+    assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": 1, "dropped": 0})
     assert list(backend.events) == ["e1"]
 
 
@@ -315,6 +315,14 @@ def test_metrics_count_answers_stages_and_events(client: TestClient) -> None:
     assert 'rolecall_stage_seconds_count{stage="recall"} 1.0' in text
     assert 'rolecall_events_total{outcome="duplicate"} 1.0' in text
     assert 'rolecall_release{release_id="r1"} 1.0' in text
+
+
+def test_metrics_of_one_among_several_replicas_name_it_in_every_sample(backend: MemoryBackend) -> None:
+    with TestClient(create_api(backend, ServeSettings(), replica="r-1")) as client:
+        client.post("/v1/recommendations", json={"candidate_id": "c1"})
+        samples = [line for line in client.get("/metrics").text.splitlines() if not line.startswith("#")]
+    assert samples
+    assert all('replica="r-1"' in sample for sample in samples)
 
 
 def test_every_described_example_is_answered(client: TestClient) -> None:
