@@ -57,6 +57,9 @@ HISTORY_NUMBER_COLUMNS = (
 PROFILE_LIST_COLUMNS = ("desired_titles", "skills")
 PROFILE_TEXT_COLUMNS = ("resume_text", "seniority", "city", "region", "country")
 PROFILE_NUMBER_COLUMNS = ("lat", "lon")
+CONSENT_LIST_COLUMNS = ("hidden_from",)
+CONSENT_TEXT_COLUMNS = ("visibility",)
+CONSENT_NUMBER_COLUMNS = ("consent",)
 
 _HISTORY_SCHEMA: dict[str, Any] = {
     "candidate_id": pl.String,
@@ -121,6 +124,17 @@ def candidate_profile(candidates: pl.DataFrame) -> pl.DataFrame:
         resume.fill_null("").str.slice(0, MAX_RESUME).alias("resume_text"),
         *[pl.col(name) for name in PROFILE_TEXT_COLUMNS if name != "resume_text"],
         *[pl.col(name).cast(pl.Float64) for name in PROFILE_NUMBER_COLUMNS],
+    )
+
+
+def candidate_consent(candidates: pl.DataFrame) -> pl.DataFrame:
+    """Who may be recommended to whom, from the moment it was recorded: read when people are about to be shown."""
+    return candidates.select(
+        "candidate_id",
+        pl.col("updated_at").cast(TIMESTAMP).alias("event_timestamp"),
+        pl.col("hidden_from").fill_null([]),
+        pl.col("visibility").fill_null("all"),
+        pl.col("consent").fill_null(False).cast(pl.Float64),
     )
 
 

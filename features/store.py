@@ -30,7 +30,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rolecall.features.activity import TIMESTAMP
-from rolecall.features.views import VIEWS, ViewShape, service_views
+from rolecall.features.views import CONSENT_VIEW, VIEWS, ViewShape, service_views
 from rolecall.platform.errors import ConflictError, InputError, SettingsError
 from rolecall.platform.settings import FeatureSettings
 
@@ -121,7 +121,14 @@ class FeatureStore:
 
     def online_candidates(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
         """Feature rows of the candidates, in order; a value past its view's ttl, or later than `at`, is None."""
-        views = tuple(view for view in VIEWS if view.entity == "candidate")
+        views = tuple(view for view in service_views("ranker_full") if view.entity == "candidate")
+        return self._online_rows(views, candidate_ids, at)
+
+    def online_consent(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
+        """What the candidates allow, in order: `consent`, `visibility`, `hidden_from`, each None where unknown."""
+        return self._online_rows((CONSENT_VIEW,), candidate_ids, at)
+
+    def _online_rows(self, views: Sequence[ViewShape], candidate_ids: Sequence[str], at: datetime) -> list[Row]:
         read = self._online(views, "candidate_id", list(candidate_ids), at)
         return [dict(zip(read, values, strict=True)) for values in zip(*read.values(), strict=True)]
 

@@ -1,7 +1,7 @@
 """The daily run: from the tables to a gated, registered, promoted release.
 
     ingest -> catalogue -> features -> embed -> index -> training-set -> coarse -> fine
-           -> assemble -> evaluate -> release -> gate -> promote
+           -> people -> people-rankers -> assemble -> evaluate -> release -> gate -> promote
 
 Everything a run depends on is pinned by its first step (table versions) or by the run's identity (instant, code,
 settings), so a run that was killed resumes where it stopped and ends in the same release.
@@ -16,8 +16,8 @@ from typing import Any
 
 from rolecall.pipelines.assemble import published_settings
 from rolecall.pipelines.daily_release import ReleaseSteps
-from rolecall.pipelines.daily_steps import DailySteps
 from rolecall.pipelines.lifecycle.releases import settle
+from rolecall.pipelines.people_steps import PeopleSteps
 from rolecall.pipelines.run_archive import RunArchive
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
@@ -105,10 +105,11 @@ def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
     return plan
 
 
-def assembly_plan(work: DailySteps) -> list[Step]:
+def assembly_plan(work: PeopleSteps) -> list[Step]:
     """The first steps: from the tables to a sealed release folder that nobody has judged yet."""
     history = ("ingest", "catalogue", "features", "index")
-    parts = (*history, "coarse", "fine")
+    content = ("ingest", "catalogue", "index")
+    parts = (*history, "coarse", "fine", "people", "people-rankers")
     return [
         Step(name="ingest", run=work.ingest),
         Step(name="catalogue", run=work.catalogue, inputs=("ingest",)),
@@ -118,6 +119,8 @@ def assembly_plan(work: DailySteps) -> list[Step]:
         Step(name="training-set", run=work.training_set, inputs=history),
         Step(name="coarse", run=work.coarse, inputs=("training-set",)),
         Step(name="fine", run=work.fine, inputs=("training-set",)),
+        Step(name="people", run=work.people, inputs=content),
+        Step(name="people-rankers", run=work.people_rankers, inputs=(*content, "people")),
         Step(name="assemble", run=work.assemble, inputs=parts),
     ]
 

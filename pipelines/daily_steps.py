@@ -184,6 +184,7 @@ class DailySteps:
             coarse=step.inputs["coarse"].folder,
             fine=step.inputs["fine"].folder,
             index_digest=step.value("index", "digest"),
+            people=_people_sources(step),
             features=FeaturesPart(
                 service=service,
                 coarse_columns=COARSE_COLUMNS,
@@ -242,3 +243,14 @@ class DailySteps:
         if self._ray is None:
             self._ray = start_ray(self.settings.ray, self.settings.home)
         return True
+
+
+def _people_sources(step: StepContext) -> assemble.PeopleSources | None:
+    """The other direction's parts; None where nobody may be recommended, or a run builds jobs alone."""
+    if "people" not in step.inputs or not step.value("people", "digest"):
+        return None
+    return assemble.PeopleSources(
+        people=step.inputs["people"].folder,
+        rankers=step.inputs["people-rankers"].folder,
+        index_digest=step.value("people", "digest"),
+    )

@@ -11,6 +11,7 @@ import polars as pl
 
 from rolecall.features.activity import (
     candidate_activity,
+    candidate_consent,
     candidate_history,
     candidate_profile,
     employer_rating,
@@ -52,6 +53,7 @@ def feature_sources(
     start = as_of - timedelta(days=settings.ranking.train_days) - SNAPSHOT_TTL
     return {
         "candidate_profile": candidate_profile(candidates),
+        "candidate_consent": candidate_consent(candidates),
         "candidate_history": candidate_history(events, history_length=settings.features.history_length),
         "candidate_activity": candidate_activity(events, start=start, end=as_of),
         "job_activity": job_activity(events, start=start, end=as_of),

@@ -22,7 +22,7 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 
-from rolecall.pipelines.examples import APPLY_LABEL, TrainingSet
+from rolecall.pipelines.examples import APPLY_LABEL, TOP_LABEL, TrainingSet
 from rolecall.pipelines.train_worker import MODEL_FILE, RESUMED_FROM, Segment, segments, train_worker
 from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.object_store import Prefix
@@ -144,7 +144,7 @@ def parameters(shape: TreeShape, settings: RankingSettings, threads: int) -> dic
     return {
         "objective": "lambdarank",
         "metric": "None",
-        "label_gain": [2**label - 1 for label in range(APPLY_LABEL + 1)],
+        "label_gain": [2**label - 1 for label in range(TOP_LABEL + 1)],
         "num_leaves": shape.leaves,
         "learning_rate": shape.learning_rate,
         "feature_fraction": shape.feature_fraction,
@@ -159,13 +159,14 @@ def parameters(shape: TreeShape, settings: RankingSettings, threads: int) -> dic
     }
 
 
-def fit_calibrator(model: str, held_out: TrainingSet) -> Calibrator | None:
-    """From raw fine score to the probability that a shown job is applied to, on requests the model never saw.
+def fit_calibrator(model: str, held_out: TrainingSet, *, wanted: int = APPLY_LABEL) -> Calibrator | None:
+    """From raw fine score to the probability that what was shown ends in label `wanted` (for jobs: an application),
+    on requests the model never saw.
 
-    Isotonic with enough applications, else Platt's sigmoid; None without applications or without anything else.
+    Isotonic with enough of them, else Platt's sigmoid; None without any or without anything else.
     """
     shown = held_out.shown
-    applied = (held_out.labels[shown] == APPLY_LABEL).astype(np.float64)
+    applied = (held_out.labels[shown] == wanted).astype(np.float64)
     if not applied.any() or applied.all():
         return None
     booster = lightgbm.Booster(model_str=model)

@@ -12,9 +12,9 @@ import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -29,7 +29,10 @@ from rolecall.serving.models import (
     EventBatch,
     EventReceipt,
     FieldError,
+    Identifier,
     Liveness,
+    PeopleReply,
+    PeopleRequest,
     Problem,
     Readiness,
     RecommendationReply,
@@ -46,6 +49,12 @@ class Recommender(Protocol):
     """Ranks jobs for a person. Called on a lane: may block."""
 
     def recommend(self, request: RecommendationRequest, request_id: str) -> RecommendationReply: ...
+
+
+class PeopleRecommender(Protocol):
+    """Ranks people for a job. Called on a lane: may block."""
+
+    def people(self, job_id: str, request: PeopleRequest, request_id: str) -> PeopleReply: ...
 
 
 class Searcher(Protocol):
@@ -72,7 +81,7 @@ class GaugeSource(Protocol):
     def gauges(self) -> bytes: ...
 
 
-class Backend(Recommender, Searcher, EventSink, ReadinessSource, GaugeSource, Protocol):
+class Backend(Recommender, PeopleRecommender, Searcher, EventSink, ReadinessSource, GaugeSource, Protocol):
     """All that the HTTP side needs."""
 
 
@@ -136,6 +145,13 @@ class Routes:
         router = APIRouter(prefix="/v1", dependencies=keyed, tags=["answers"])
         add = partial(_add, router, "POST", refusals=(401, 413, 422, 503, 504) if keyed else (413, 422, 503, 504))
         add("/recommendations", self.recommend, RecommendationReply, "Jobs for a person")
+        add(
+            "/jobs/{job_id}/candidates",
+            self.people,
+            PeopleReply,
+            "People for a job",
+            more_refusals=(404, 409),
+        )
         add("/search", self.search, SearchReply, "Jobs for a text")
         add("/events", self.accept, EventReceipt, "What people did, kept durably", status=202)
         return router
@@ -155,6 +171,14 @@ class Routes:
         self._check_limit(body.limit)
         note_personal(*personal_texts(body))
         reply = await self.ranking.run(partial(self._backend.recommend, body, request.state.request_id))
+        self.metrics.ranked(reply.trace, known=reply.known)
+        return _json(reply)
+
+    async def people(self, request: Request, job_id: Annotated[Identifier, Path()], body: PeopleRequest) -> Response:
+        """People who agreed to be recommended, for a job of the release or one described in `job`. 404: the release
+        does not hold the job and `job` does not describe it; 409: the release recommends nobody."""
+        self._check_limit(body.limit)
+        reply = await self.ranking.run(partial(self._backend.people, job_id, body, request.state.request_id))
         self.metrics.ranked(reply.trace, known=reply.known)
         return _json(reply)
 
@@ -227,11 +251,12 @@ def _add(
     *,
     status: int = 200,
     refusals: Sequence[int] = (),
+    more_refusals: Sequence[int] = (),
 ) -> None:
     """A route whose reply is described but not validated a second time."""
     refused: dict[int | str, dict[str, Any]] = {
         code: {"description": "Problem details", "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
-        for code in refusals
+        for code in sorted((*refusals, *more_refusals))
     }
     described: dict[int | str, dict[str, Any]] = {status: {"model": reply}, **refused}
     router.add_api_route(

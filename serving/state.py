@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from rolecall.features.context import CandidateContext
+from rolecall.features.context import CandidateContext, JobQuestion
 from rolecall.features.embedder import Embedder
 from rolecall.features.store import FeatureStore
 from rolecall.features.validation import validate_events
-from rolecall.platform.errors import InputError, UnavailableError
+from rolecall.platform.errors import ConflictError, InputError, NotFoundError, UnavailableError
 from rolecall.platform.event_log import EventLog
 from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
@@ -34,6 +34,8 @@ from rolecall.serving.loader import LoadedRelease, load_release
 from rolecall.serving.models import (
     EventBatch,
     EventReceipt,
+    PeopleReply,
+    PeopleRequest,
     Readiness,
     RecommendationReply,
     RecommendationRequest,
@@ -41,8 +43,18 @@ from rolecall.serving.models import (
     SearchRequest,
     Stage,
 )
+from rolecall.serving.people_funnel import PeopleFunnel
+from rolecall.serving.people_funnel import PeopleRequest as JobQuestions
+from rolecall.serving.permissions import OnlinePermissions
 from rolecall.serving.reader import CandidateReader
-from rolecall.serving.replies import recommendation_reply, search_filter, search_reply, with_profile
+from rolecall.serving.replies import (
+    people_filter,
+    people_reply,
+    recommendation_reply,
+    search_filter,
+    search_reply,
+    with_profile,
+)
 from rolecall.serving.scratch import process_scratch
 
 Clock = Callable[[], datetime]
@@ -88,7 +100,9 @@ class ServingState:
         slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
         follower = Follower(
             champion=registry.reconcile,
-            load=partial(load_live, settings, registry.fetch_to_serve, features, Embedder(settings.embedder), clock),
+            load=partial(
+                load_live, settings, registry.fetch_to_serve, features, Embedder(settings.embedder), clock, forgotten
+            ),
             slot=slot,
             interval_s=settings.serve.follow_interval_s,
         )
@@ -122,6 +136,12 @@ class ServingState:
         """Jobs for a person. Raises UnavailableError while no release is loaded."""
         with self._slot.lease() as release:
             return recommend(release, self._reader, request, request_id=request_id, at=self._clock())
+
+    def people(self, job_id: str, request: PeopleRequest, request_id: str) -> PeopleReply:
+        """People for a job. Raises UnavailableError while no release is loaded, ConflictError where the release
+        recommends nobody, NotFoundError where it does not hold the job and the request does not describe it."""
+        with self._slot.lease() as release:
+            return recommend_people(release, job_id, request, request_id=request_id, at=self._clock())
 
     def search(self, request: SearchRequest, request_id: str) -> SearchReply:
         """Jobs for a text. Raises UnavailableError while no release is loaded."""
@@ -204,6 +224,27 @@ def recommend(
     return recommendation_reply(reply, request_id=request_id, known=context.known, before=(read,))
 
 
+def recommend_people(
+    release: LoadedRelease, job_id: str, request: PeopleRequest, *, request_id: str, at: datetime
+) -> PeopleReply:
+    """People for a job from one release: the one way from a request to a reply."""
+    funnel = release.people
+    if funnel is None:
+        raise ConflictError(
+            f"release {release.manifest.id} recommends no people",
+            "candidates with consent = true when it was built",
+            "ingest consents and run the day again",
+        )
+    asked = JobQuestions(
+        context=_question(funnel, job_id, request),
+        at=at,
+        request_id=request_id,
+        limit=request.limit,
+        conditions=people_filter(request.filters),
+    )
+    return people_reply(funnel.recommend(asked), request_id=request_id, trained=funnel.trained)
+
+
 def open_reader(settings: Settings) -> CandidateReader:
     """Reads candidates from the stores of these settings."""
     events = EventLog(open_ledger(settings.ledger_url))
@@ -220,6 +261,18 @@ def online_features(settings: Settings) -> FeatureStore:
     return FeatureStore(settings.home / "feast", settings.features)
 
 
+def _question(funnel: PeopleFunnel, job_id: str, request: PeopleRequest) -> JobQuestion:
+    """The job as the release holds it, else as the request describes it."""
+    question = funnel.pairs.question(job_id, exclude_applicants=request.exclude_applicants)
+    if question is not None:
+        return question
+    if request.job is None:
+        raise NotFoundError(
+            f"release {funnel.release_id} does not hold job {job_id}", "a job of the release", "describe it in `job`"
+        )
+    return JobQuestion(job_id=job_id, exclude_applicants=request.exclude_applicants, **request.job.model_dump())
+
+
 def _context(reader: CandidateReader, request: RecommendationRequest, at: datetime) -> CandidateContext:
     context = CandidateContext() if request.candidate_id is None else reader.read(request.candidate_id, at)
     return context if request.profile is None else with_profile(context, request.profile)
@@ -231,15 +284,19 @@ def load_live(
     features: FeatureStore,
     embedder: Embedder,
     clock: Clock,
+    forgotten: ForgottenPeople,
     release_id: str,
 ) -> LoadedRelease:
-    """A release with today's job features in place of those it was built with, where the online store has them.
+    """A release with today's job features in place of those it was built with, where the online store has them, and
+    with today's consents.
 
     `embedder` is shared by all releases it fits.
     """
     scratch, threads = process_scratch(settings.scratch_dir), settings.ray.threads_per_actor
     release = load_release(fetch(release_id), settings, scratch, embedder=embedder, threads=threads)
     use_online_job_features(release, features, clock())
+    if release.people is not None:
+        release.people.permissions = OnlinePermissions(features, clock, forgotten=forgotten)
     return release
 
 

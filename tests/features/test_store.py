@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import redis
 
-from rolecall.features.activity import TIMESTAMP, candidate_history, employer_rating, job_activity
+from rolecall.features.activity import TIMESTAMP, candidate_consent, candidate_history, employer_rating, job_activity
 from rolecall.features.candidates import candidate_context
 from rolecall.features.schema import EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore, redis_address
@@ -41,6 +41,14 @@ def make_events() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=empty.schema)
 
 
+def make_consents() -> pl.DataFrame:
+    """c0 took it back after a week, c1 hides from one employer, c2 never said anything."""
+    told = [("c0", START, True, "all", None), ("c0", START + timedelta(days=7), False, "all", None)]
+    told += [("c1", START, True, "applied", ["e"]), ("c2", START, None, None, None)]
+    kinds = {"candidate_id": pl.String, "updated_at": TIMESTAMP, "consent": pl.Boolean, "visibility": pl.String}
+    return pl.DataFrame(told, schema=kinds | {"hidden_from": pl.List(pl.String)}, orient="row")
+
+
 def write_sources(folder: Path, events: pl.DataFrame) -> None:
     """Every view's file; views this test says nothing about are empty."""
     employers = pl.DataFrame(EMPLOYERS.columns.empty_table())
@@ -50,6 +58,7 @@ def write_sources(folder: Path, events: pl.DataFrame) -> None:
         for d in (1, 5)
     ]
     frames = {
+        "candidate_consent": candidate_consent(make_consents()),
         "candidate_history": candidate_history(events, history_length=3),
         "job_activity": job_activity(events, start=START, end=AS_OF),
         "employer_rating": employer_rating(pl.DataFrame(seen, schema=employers.schema)),
@@ -152,6 +161,15 @@ def test_stale_values_are_missing_online_as_they_are_offline(store: FeatureStore
 
 def test_nothing_later_than_the_instant_is_read_online(store: FeatureStore) -> None:
     assert np.isnan(store.online_jobs(["j1"], ["e"], at=START)["employer_rating"]).all()
+
+
+def test_the_newest_consent_is_read_online_and_by_no_ranker(store: FeatureStore) -> None:
+    taken_back, hides, silent, nobody = store.online_consent(["c0", "c1", "c2", "nobody"], at=AS_OF)
+    assert taken_back["consent"] == 0
+    assert hides == {"consent": 1.0, "visibility": "applied", "hidden_from": ["e"]}
+    assert silent["consent"] == 0
+    assert nobody["consent"] is None
+    assert not {"consent", "visibility", "hidden_from"} & set(store.online_candidates(["c0"], at=AS_OF)[0])
 
 
 def test_a_backfill_does_not_put_the_past_online(store: FeatureStore) -> None:
