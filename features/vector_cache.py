@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS vectors (
 ) WITHOUT ROWID
 """
 _CHUNK = 500
+_PAGE_BYTES = 16_384
+"""A row of a few kilobytes fits in: in SQLite's pages of 4,096 each vector would take one more page for itself."""
 
 
 def _wanted(database: sqlite3.Connection, texts: Iterable[bytes]) -> str:
@@ -90,6 +92,7 @@ class VectorCache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(self.path, timeout=60.0)
         try:
+            database.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # of a new file; an old one keeps its own
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
             with database:

@@ -23,6 +23,7 @@ from rolecall.platform.settings import EmbedderSettings
 Progress = Callable[[int, int], None]
 """Called with (texts done, texts to do) after each chunk."""
 
+_CHARACTERS_A_TOKEN = 6
 CHUNK = 256
 """Texts an actor takes at a time; fewer unknown texts than this are encoded in this process."""
 
@@ -43,7 +44,7 @@ def embed_texts(
     keys = [text_hash(text) for text in texts]
     unique = dict(zip(keys, texts, strict=True))
     found = cache.lookup(embedder.hash, list(unique))
-    missing = sorted((key for key in unique if key not in found), key=lambda key: (len(unique[key]), key))
+    missing = sorted((key for key in unique if key not in found), key=lambda key: _order(unique[key], embedder))
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     if distributed and len(chunks) > 1:
         encoded = _with_ray(chunks, unique, embedder.settings, threads_per_actor)
@@ -59,6 +60,12 @@ def embed_texts(
     if not keys:
         return np.zeros((0, embedder.dimension), dtype=np.float32)
     return np.stack([found[key] for key in keys]).astype(np.float32, copy=False)
+
+
+def _order(text: str, embedder: Embedder) -> tuple[int, str]:
+    """Texts of one length make full batches. Where `max_tokens` cuts, texts that begin alike make one chunk: they may
+    be the same tokens."""
+    return min(len(text), _CHARACTERS_A_TOKEN * embedder.settings.max_tokens), text
 
 
 def _with_ray(

@@ -65,6 +65,18 @@ def test_words_beyond_max_tokens_do_not_count(embedder: Embedder) -> None:
     assert (embedder.encode([long]) == embedder.encode([long + " nurse"])).all()
 
 
+def test_texts_that_differ_beyond_max_tokens_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = Embedder(EmbedderSettings(max_tokens=8))
+    computed: list[int] = []
+    forward = short._forward
+    monkeypatch.setattr(short, "_forward", lambda batch: computed.append(len(batch)) or forward(batch))
+    long = " ".join(["engineer"] * 10)
+    vectors = short.encode([long, "nurse", f"{long} nurse", f"{long} welder"])
+    assert sum(computed) == 2
+    assert (vectors[[0, 0, 0]] == vectors[[0, 2, 3]]).all()
+    assert (vectors[1] == short.encode(["nurse"])[0]).all()
+
+
 def test_the_hash_names_weights_and_token_limit(embedder: Embedder, tmp_path: Path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(embedder.folder, copy)

@@ -58,6 +58,11 @@ def test_many_writers_at_once_lose_nothing(cache: VectorCache) -> None:
     assert cache.count("e") == 400
 
 
+def test_a_vector_takes_little_more_room_than_its_own_bytes(cache: VectorCache) -> None:
+    cache.store("e" * 64, _keys(2000), np.ones((2000, 384), np.float32))
+    assert cache.path.stat().st_size < 1.6 * 2000 * 384 * 4
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
