@@ -166,7 +166,7 @@ class Answers:
 class PeopleLists:
     """People by the occupation of their history and country, as an employer's search finds them."""
 
-    def __init__(self, luck: Luck, chooser: Chooser, country: Numbers) -> None:
+    def __init__(self, config: MarketConfig, luck: Luck, chooser: Chooser, country: Numbers) -> None:
         people = chooser.people
         self._luck, self._chooser, self._country = luck, chooser, country
         self._countries = int(country.max()) + 1
@@ -174,6 +174,9 @@ class PeopleLists:
         self._order = np.argsort(of, kind="stable")
         lists = np.arange(int(of.max(initial=0)) + 2)
         self._start = np.searchsorted(of[self._order], lists)
+        self._end_us, step = config.end_us, len(people) + 1
+        key = of[self._order] * step + self._order
+        self._early = np.searchsorted(key, lists * step + config.candidates) - self._start
 
     def for_jobs(self, job: Numbers, at_us: int, size: int = 16) -> npt.NDArray[np.int64]:
         """Up to `size` people for each job [N, size] who may be found by its employer; -1 for nobody."""
@@ -181,6 +184,8 @@ class PeopleLists:
         of = jobs.occupation[job].astype(np.int64) * self._countries + self._country[jobs.place[job]]
         of = np.minimum(of, len(self._start) - 2)
         first, count = self._start[of], self._start[of + 1] - self._start[of]
+        if at_us < self._end_us:  # whoever joins after the end must change nothing before it
+            count = self._early[of]
         drawn = self._luck.uniform(Draw.INVITE, job[:, None], at_us // DAY_US, 10 + np.arange(size))
         rows = first[:, None] + np.floor(drawn * count[:, None]).astype(np.int64)
         who = self._order[np.minimum(rows, len(self._order) - 1)]

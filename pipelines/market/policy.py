@@ -45,11 +45,12 @@ class Shelf:
 class Shelves:
     """The inverted lists of all postings."""
 
-    def __init__(self, luck: Luck, taxonomy: Taxonomy, postings: Postings, places: Places) -> None:
+    def __init__(self, luck: Luck, taxonomy: Taxonomy, postings: Postings, places: Places, usual: int) -> None:
+        """`usual`: how many postings a market of this size has, whatever comes after its end."""
         self._luck, self._postings = luck, postings
         self._country = places.country_number
         self._countries = int(self._country.max()) + 1
-        sparse = -(-_WANTED * len(taxonomy.occupations) // max(1, len(postings)))
+        sparse = -(-_WANTED * len(taxonomy.occupations) // usual)
         kinds = min(max(sparse, _FEWEST_KINDS), _MOST_KINDS)
         self._nearest = np.argsort(-taxonomy.kinship, axis=1, kind="stable")[:, :kinds]
         self._lists = len(taxonomy.occupations) * self._countries

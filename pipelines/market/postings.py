@@ -148,7 +148,9 @@ class PostingSource:
 
     def _origin(self, number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """A posting not far back that is no repost itself; else the posting's own number."""
-        back = 1 + (self._luck.uniform(Draw.REPOST, number, 1) ** 2 * _REPOST_REACH).astype(np.int64)
+        back = 1 + (
+            self._luck.uniform(Draw.REPOST, number, 1) ** 2 * min(_REPOST_REACH, self._config.jobs // 5)
+        ).astype(np.int64)
         earlier = np.maximum(number - back, 0)
         found = self._is_repost(number) & (number - back >= 0) & ~self._is_repost(earlier)
         return np.where(found, earlier, number)

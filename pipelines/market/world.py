@@ -81,11 +81,11 @@ class World:
     @cached_property
     def shelves(self) -> Shelves:
         """What the logging policy weighs."""
-        return Shelves(self.luck, self.taxonomy, self.postings, self.places)
+        return Shelves(self.luck, self.taxonomy, self.postings, self.places, self.config.jobs)
 
     @cached_property
     def _answers(self) -> Answers:
-        near = PeopleLists(self.luck, self.chooser, self.places.country_number)
+        near = PeopleLists(self.config, self.luck, self.chooser, self.places.country_number)
         return Answers(self.config, self.luck, self.chooser, near)
 
     @cached_property
