@@ -27,7 +27,17 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals hold people
 )
 LogLevel = Literal["debug", "info", "warning", "error"]
-QUIET_LIBRARIES = ("alembic", "feast", "httpcore", "httpx", "mlflow", "ray", "sentence_transformers", "urllib3")
+QUIET_LIBRARIES = (
+    "alembic",
+    "feast",
+    "httpcore",
+    "httpx",
+    "httpx2",
+    "mlflow",
+    "ray",
+    "sentence_transformers",
+    "urllib3",
+)
 """Libraries whose warnings matter and whose chatter does not."""
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
