@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from rolecall.features.schema import ENGAGEMENT_EVENTS
@@ -33,6 +34,7 @@ MAX_RESUME = 2_000
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 _COUNTED = ("impressions", "engagements", "applies")
+_BLOCK_ROWS = 50_000
 
 
 def activity_columns(prefix: str) -> tuple[str, ...]:
@@ -55,6 +57,9 @@ HISTORY_NUMBER_COLUMNS = (
 PROFILE_LIST_COLUMNS = ("desired_titles", "skills")
 PROFILE_TEXT_COLUMNS = ("resume_text", "seniority", "city", "region", "country")
 PROFILE_NUMBER_COLUMNS = ("lat", "lon")
+CONSENT_LIST_COLUMNS = ("hidden_from",)
+CONSENT_TEXT_COLUMNS = ("visibility",)
+CONSENT_NUMBER_COLUMNS = ("consent",)
 
 _HISTORY_SCHEMA: dict[str, Any] = {
     "candidate_id": pl.String,
@@ -122,6 +127,17 @@ def candidate_profile(candidates: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def candidate_consent(candidates: pl.DataFrame) -> pl.DataFrame:
+    """Who may be recommended to whom, from the moment it was recorded: read when people are about to be shown."""
+    return candidates.select(
+        "candidate_id",
+        pl.col("updated_at").cast(TIMESTAMP).alias("event_timestamp"),
+        pl.col("hidden_from").fill_null([]),
+        pl.col("visibility").fill_null("all"),
+        pl.col("consent").fill_null(False).cast(pl.Float64),
+    )
+
+
 @dataclass(kw_only=True)
 class _Memory:
     """What is remembered of one candidate while their events go by in order."""
@@ -179,9 +195,29 @@ def _remember(rows: Iterable[Sequence[Any]], length: int) -> Iterable[tuple[obje
 
 
 def _snapshots(events: pl.DataFrame, entity: str, start: datetime, end: datetime) -> pl.DataFrame:
-    """Window counts for every midnight that a key was active in the 30 days before."""
+    """Window counts for every midnight that a key was active in the 30 days before.
+
+    Keys are worked off block by block: a day with activity stands behind thirty snapshots, and all of them at once
+    would take thirty times the log's memory.
+    """
+    daily = _daily_counts(events, f"{entity}_id")
+    return pl.concat([_stamped(block, entity, start, end) for block in _blocks(daily, f"{entity}_id")])
+
+
+def _blocks(daily: pl.DataFrame, key: str) -> Iterable[pl.DataFrame]:
+    """Rows in order of key, cut where a key ends after every `_BLOCK_ROWS` rows; one block where there is no row."""
+    ends = np.append(np.flatnonzero((daily[key] != daily[key].shift(-1)).fill_null(True).to_numpy()) + 1, daily.height)
+    first = 0
+    while True:
+        place = np.searchsorted(ends, min(first + _BLOCK_ROWS, daily.height))
+        yield daily.slice(first, int(ends[place]) - first)
+        first = int(ends[place])
+        if first >= daily.height:
+            return
+
+
+def _stamped(daily: pl.DataFrame, entity: str, start: datetime, end: datetime) -> pl.DataFrame:
     key = f"{entity}_id"
-    daily = _daily_counts(events, key)
     aged = daily.drop("total").join(
         pl.DataFrame({"age": range(1, WINDOWS_DAYS[-1] + 1)}, schema={"age": pl.Int64}), how="cross"
     )

@@ -164,13 +164,13 @@ class Catalogue:
             category=Codes.encode(pa.array([" > ".join(path or ()) for path in categories], pa.string())),
             category_root=Codes.encode(pa.array([(path or [""])[0] for path in categories], pa.string())),
             skills=SkillLists.encode(jobs["skills"].to_pylist()),
-            latitude=np.radians(_numbers(jobs["lat"])).astype(np.float32),
-            longitude=np.radians(_numbers(jobs["lon"])).astype(np.float32),
-            salary=_middle(_numbers(jobs["salary_min"]), _numbers(jobs["salary_max"])),
+            latitude=np.radians(numbers(jobs["lat"])).astype(np.float32),
+            longitude=np.radians(numbers(jobs["lon"])).astype(np.float32),
+            salary=middle(numbers(jobs["salary_min"]), numbers(jobs["salary_max"])),
             seniority=np.array([rank_of(name) for name in jobs["seniority"].to_pylist()], np.float32),
-            remote=_numbers(pc.cast(jobs["remote"], pa.float32())).astype(np.float32),
-            posted=_instants(jobs["posted_at"]),
-            expires=_instants(jobs["expires_at"]),
+            remote=numbers(pc.cast(jobs["remote"], pa.float32())).astype(np.float32),
+            posted=instants(jobs["posted_at"]),
+            expires=instants(jobs["expires_at"]),
             _row_by_id={job_id: row for row, job_id in enumerate(job_ids)},
         )
 
@@ -207,14 +207,17 @@ def _employers(jobs: pa.Table) -> tuple[str, ...]:
     return tuple(name or id_ for name, id_ in zip(_texts(jobs[EMPLOYER_NAME]), ids, strict=True))
 
 
-def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """A number column as float64, NaN where null."""
     return np.asarray(pc.fill_null(pc.cast(column, pa.float64()), float("nan")).to_numpy(), np.float64)
 
 
-def _instants(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    return _numbers(pc.cast(column, pa.int64()))
+def instants(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """A timestamp column as microseconds since 1970, NaN where null."""
+    return numbers(pc.cast(column, pa.int64()))
 
 
-def _middle(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> Floats:
+def middle(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> Floats:
+    """Of two numbers their mean; of one that one; of none NaN."""
     low, high = np.where(np.isnan(low), high, low), np.where(np.isnan(high), low, high)
     return ((low + high) / 2).astype(np.float32)

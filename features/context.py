@@ -1,4 +1,5 @@
-"""What the rankers may know of one candidate at one instant. The same object offline and online."""
+"""What the rankers may know of the one who asks, a candidate or an employer with a job. The same objects offline and
+online."""
 
 from __future__ import annotations
 
@@ -31,3 +32,30 @@ class CandidateContext:
     applied: frozenset[str] = frozenset()
     dismissed: frozenset[str] = frozenset()
     activity: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobQuestion:
+    """A job as an employer asks about it: which people fit it?
+
+    `job_id` None, or unknown to the release: the answer rests on the content given here. `exclude_applicants`: people
+    who applied to this job are not shown (an employer looks for new people); otherwise they come first.
+    """
+
+    job_id: str | None = None
+    title: str = ""
+    description: str | None = None
+    employer_id: str | None = None
+    employer_name: str | None = None
+    skills: tuple[str, ...] = ()
+    category_path: tuple[str, ...] = ()
+    seniority: str | None = None
+    city: str | None = None
+    region: str | None = None
+    country: str | None = None
+    lat: float | None = None
+    lon: float | None = None
+    remote: bool | None = None
+    salary_min: float | None = None
+    salary_max: float | None = None
+    exclude_applicants: bool = True

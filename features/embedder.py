@@ -66,13 +66,15 @@ class Embedder:
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vectors, float32 [len(texts), dimension]: a pure function of each text alone."""
-        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not len(texts):
-            return vectors
-        coded = self._tokenize(texts)
-        for places in self._batches([len(ids) for ids in coded]):
-            vectors[places] = self._forward([coded[i] for i in places])
-        return vectors
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        coded = list(map(tuple, self._tokenize(texts)))
+        distinct = list(dict.fromkeys(coded))  # what max_tokens cuts off may be all that tells two texts apart
+        found = np.zeros((len(distinct), self.dimension), dtype=np.float32)
+        for places in self._batches([len(ids) for ids in distinct]):
+            found[places] = self._forward([distinct[i] for i in places])
+        place = {ids: number for number, ids in enumerate(distinct)}
+        return np.asarray(found[[place[ids] for ids in coded]])
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         coded = self._model.tokenizer(list(texts), truncation=True, max_length=self.settings.max_tokens)
@@ -88,7 +90,7 @@ class Embedder:
             for start in range(0, len(places), self.settings.batch_size):
                 yield places[start : start + self.settings.batch_size]
 
-    def _forward(self, batch: list[list[int]]) -> npt.NDArray[np.float32]:
+    def _forward(self, batch: list[tuple[int, ...]]) -> npt.NDArray[np.float32]:
         import torch
 
         if self.threads and torch.get_num_threads() != self.threads:

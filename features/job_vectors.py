@@ -14,6 +14,8 @@ import numpy.typing as npt
 from rolecall.features.catalogue import Floats, Rows
 from rolecall.platform.errors import IntegrityError
 
+_BLOCK = 8192
+
 
 class JobVectors:
     """`codes` int8[n, d], `scales` float32[n]: row r is `codes[r] * scales[r]`, given out with length 1."""
@@ -39,6 +41,9 @@ class JobVectors:
 
     def cosines(self, rows: Rows, queries: Floats) -> Floats:
         """Products of the rows' unit vectors with `queries` [d, k]: float32[len(rows), k]."""
+        if len(rows) > _BLOCK:  # a whole catalogue as float32 would be four times the release's vectors
+            blocks = (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
+            return np.concatenate([self.cosines(block, queries) for block in blocks])
         products = self.codes[rows].astype(np.float32) @ queries
         return np.asarray(products * self._inverse_norms[rows, None], np.float32)
 

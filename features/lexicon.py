@@ -59,12 +59,14 @@ class LexicalQuery:
 class TextField:
     """One TF-IDF space over the texts of all jobs. `matrix` float32 CSR [jobs, terms], rows of length 1 or 0."""
 
-    def __init__(self, terms: Sequence[str], idf: Floats, matrix: csr_matrix) -> None:
+    def __init__(
+        self, terms: Sequence[str], idf: Floats, matrix: csr_matrix, *, columns: Mapping[str, int] | None = None
+    ) -> None:
         self.terms = tuple(terms)
         self.idf = idf
         self.matrix = matrix
         self._lengths = np.diff(matrix.indptr)
-        self._column = {term: column for column, term in enumerate(self.terms)}
+        self._column = {term: column for column, term in enumerate(self.terms)} if columns is None else columns
 
     @classmethod
     def fit(cls, texts: Sequence[str]) -> TextField:
@@ -82,6 +84,10 @@ class TextField:
         matrix = csr_matrix((values, columns, starts), shape=(len(texts), len(terms)))
         matrix.sort_indices()
         return cls(terms, idf.astype(np.float32), _unit_rows(matrix))
+
+    def over(self, matrix: csr_matrix) -> TextField:
+        """The same space over other texts' vectors: `matrix` has this field's terms as columns."""
+        return TextField(self.terms, self.idf, matrix, columns=self._column)
 
     def vector(self, text: str) -> SparseVector:
         """Unit vector of another text; zero for a text without known terms."""

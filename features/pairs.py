@@ -107,7 +107,7 @@ class PairFeatures:
         resume = " ".join(context.resume_text.split(maxsplit=RESUME_WORDS)[:RESUME_WORDS])
         titles = (resume, *context.desired_titles)
         queries = {
-            "full": fields["full"].query(rows=history, texts=[_profile_words(context)]),
+            "full": fields["full"].query(rows=history, texts=[profile_words(context)]),
             "title": fields["title"].query(rows=history, texts=titles),
             "place": fields["place"].query(rows=history, texts=[_place_words(context)]),
         }
@@ -166,7 +166,7 @@ class PairFeatures:
     def _full(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         cosines = self.lexicon.fields["full"].similarity(prepared.queries["full"], rows)
         columns = dict(_summary("full", cosines[:, : len(prepared.history)], prepared.recent))
-        if _profile_words(prepared.context):
+        if profile_words(prepared.context):
             columns["full_profile"] = cosines[:, -1]
         return columns
 
@@ -191,9 +191,9 @@ class PairFeatures:
     def _same(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         jobs, context = self.catalogue, prepared.context
         columns: dict[str, Floats | float] = {
-            "same_city": _same_as(jobs.city, rows, context.city),
-            "same_region": _same_as(jobs.region, rows, context.region),
-            "same_country": _same_as(jobs.country, rows, context.country),
+            "same_city": same_as(jobs.city, rows, context.city),
+            "same_region": same_as(jobs.region, rows, context.region),
+            "same_country": same_as(jobs.country, rows, context.country),
         }
         if len(prepared.history):
             last = prepared.history[-1]
@@ -223,7 +223,7 @@ class PairFeatures:
         columns: dict[str, Floats | float] = {}
         if context.lat is not None and context.lon is not None:
             home = np.radians(np.array([[context.lat], [context.lon]], np.float32))
-            columns["distance_km"] = _kilometres(latitude, longitude, home[0], home[1])[:, 0]
+            columns["distance_km"] = kilometres(latitude, longitude, home[0], home[1])[:, 0]
         return columns
 
     def _travel(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
@@ -231,9 +231,7 @@ class PairFeatures:
         latitude, longitude = jobs.latitude[rows], jobs.longitude[rows]
         columns: dict[str, Floats | float] = {}
         if len(prepared.history):
-            visited = _kilometres(
-                latitude, longitude, jobs.latitude[prepared.history], jobs.longitude[prepared.history]
-            )
+            visited = kilometres(latitude, longitude, jobs.latitude[prepared.history], jobs.longitude[prepared.history])
             columns["distance_last_km"] = visited[:, -1]
             columns["distance_near_km"] = np.fmin.reduce(visited, axis=1)
         return columns
@@ -252,12 +250,12 @@ class PairFeatures:
 
     def _job(self, prepared: PreparedCandidate, rows: Rows, at: float) -> Columns:
         jobs, history = self.catalogue, prepared.history
-        pay, rank = _log(jobs.salary[rows]), jobs.seniority[rows]
+        pay, rank = log_pay(jobs.salary[rows]), jobs.seniority[rows]
         return {
             "title_words": np.diff(self.lexicon.fields["title"].matrix.indptr)[rows].astype(np.float32),
             "remote": jobs.remote[rows],
             "log_salary": pay,
-            "salary_to_history": pay - _middle_known(_log(jobs.salary[history])),
+            "salary_to_history": pay - _middle_known(log_pay(jobs.salary[history])),
             "seniority_gap": rank - np.float32(rank_of(prepared.context.seniority)),
             "seniority_history_gap": rank - _mean_known(jobs.seniority[history]),
             "age_days": ((at - jobs.posted[rows]) / MICROSECONDS_A_DAY).astype(np.float32),
@@ -316,7 +314,8 @@ def _place_words(context: CandidateContext) -> str:
     return " ".join(filter(None, (context.city, context.region)))
 
 
-def _profile_words(context: CandidateContext) -> str:
+def profile_words(context: CandidateContext) -> str:
+    """What `full_profile` reads of a profile."""
     return " ".join(filter(None, (*context.desired_titles, *context.skills, _place_words(context))))
 
 
@@ -337,7 +336,8 @@ def _summary(name: str, cosines: Floats, recent: Floats) -> dict[str, Floats | f
     }
 
 
-def _same_as(codes: Codes, rows: Rows, text: str | None) -> Floats | float:
+def same_as(codes: Codes, rows: Rows, text: str | None) -> Floats | float:
+    """1 where the rows' text is this one, 0 where another, NaN where either is unknown."""
     if not text:
         return float("nan")
     found = codes.codes[rows]
@@ -358,7 +358,7 @@ def _share(codes: Rows, history: Rows) -> Floats | float:
     return np.where(codes < 0, np.nan, share).astype(np.float32)
 
 
-def _kilometres(latitude: Floats, longitude: Floats, to_latitude: Floats, to_longitude: Floats) -> Floats:
+def kilometres(latitude: Floats, longitude: Floats, to_latitude: Floats, to_longitude: Floats) -> Floats:
     """Great-circle distances [n, m] by the haversine formula, radians in, on a sphere of 6,371 km."""
     half_lat = np.sin((latitude[:, None] - to_latitude) / 2) ** 2
     half_lon = np.sin((longitude[:, None] - to_longitude) / 2) ** 2
@@ -366,7 +366,8 @@ def _kilometres(latitude: Floats, longitude: Floats, to_latitude: Floats, to_lon
     return np.asarray(2 * 6371.0 * np.arcsin(np.sqrt(np.clip(root, 0, 1))), np.float32)
 
 
-def _log(salary: Floats) -> Floats:
+def log_pay(salary: Floats) -> Floats:
+    """Natural logarithm, NaN where unknown or not above 0."""
     return np.asarray(np.log(np.where(salary > 0, salary, np.nan)), np.float32)
 
 

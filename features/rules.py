@@ -23,6 +23,7 @@ from rolecall.features.schema import (
     MAX_SHORT_TEXT,
     MAX_TEXT,
     SENIORITIES,
+    VISIBILITIES,
 )
 from rolecall.platform.tables import TableSchema
 
@@ -157,7 +158,7 @@ def row_rules(schema: TableSchema) -> tuple[Rule, ...]:
     """The rules of one table, the required columns first, in the order in which they are asked."""
     own = {
         JOBS.name: _job_rules,
-        CANDIDATES.name: lambda: [*_experience_rules(), *_person_and_place_rules()],
+        CANDIDATES.name: lambda: [*_experience_rules(), _words("visibility", VISIBILITIES), *_person_and_place_rules()],
         EMPLOYERS.name: _employer_rules,
         EVENTS.name: _event_rules,
     }

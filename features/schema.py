@@ -24,6 +24,10 @@ EXPERIENCE = pa.struct(
 
 SENIORITIES = ("intern", "junior", "mid", "senior", "lead", "executive")
 EMPLOYMENT_TYPES = ("full_time", "part_time", "contract", "temporary", "internship", "volunteer")
+VISIBILITIES = ("all", "applied", "none")
+"""Which employers a consenting person may be recommended to: all (also where null), only those of jobs the person
+applied to, or none. `consent` null means not agreed; `hidden_from` names employers that must never see the person."""
+
 CANDIDATE_EVENTS = ("impression", "view", "click", "save", "apply", "dismiss")
 EMPLOYER_EVENTS = ("invite", "shortlist", "reject", "reply", "hire")
 ENGAGEMENT_EVENTS = ("view", "click", "save", "apply")
@@ -84,9 +88,21 @@ CANDIDATES = TableSchema(
         lat=pa.float64(),
         lon=pa.float64(),
         experience=pa.list_(EXPERIENCE),
+        consent=pa.bool_(),
+        visibility=pa.string(),
+        hidden_from=TEXT_LIST,
         updated_at=TIMESTAMP,
     ),
 )
+
+PROFILES = TableSchema(
+    name="profiles",
+    key=("candidate_id", "updated_at"),
+    required=CANDIDATES.required,
+    time="updated_at",
+    columns=CANDIDATES.columns,
+)
+"""What candidates' profiles were: filled by the daily run (`pipelines/profiles.py`), never by a mapping."""
 
 EMPLOYERS = TableSchema(
     name="employers",
@@ -135,6 +151,7 @@ QUARANTINE = TableSchema(
         row=pa.string(),
         reason=pa.string(),
         message=pa.string(),
+        refused_at=TIMESTAMP,
     ),
 )
 

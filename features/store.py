@@ -23,14 +23,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from rolecall.features.activity import TIMESTAMP
-from rolecall.features.views import VIEWS, ViewShape, service_views
-from rolecall.platform.errors import ConflictError, InputError
+from rolecall.features.views import CONSENT_VIEW, VIEWS, ViewShape, service_views
+from rolecall.platform.errors import ConflictError, InputError, SettingsError
 from rolecall.platform.settings import FeatureSettings
 
 Row = Mapping[str, object]
@@ -120,7 +121,14 @@ class FeatureStore:
 
     def online_candidates(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
         """Feature rows of the candidates, in order; a value past its view's ttl, or later than `at`, is None."""
-        views = tuple(view for view in VIEWS if view.entity == "candidate")
+        views = tuple(view for view in service_views("ranker_full") if view.entity == "candidate")
+        return self._online_rows(views, candidate_ids, at)
+
+    def online_consent(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
+        """What the candidates allow, in order: `consent`, `visibility`, `hidden_from`, each None where unknown."""
+        return self._online_rows((CONSENT_VIEW,), candidate_ids, at)
+
+    def _online_rows(self, views: Sequence[ViewShape], candidate_ids: Sequence[str], at: datetime) -> list[Row]:
         read = self._online(views, "candidate_id", list(candidate_ids), at)
         return [dict(zip(read, values, strict=True)) for values in zip(*read.values(), strict=True)]
 
@@ -196,7 +204,7 @@ class FeatureStore:
 
     def _online_config(self) -> dict[str, str]:
         if self._settings.online_store == "redis":
-            return {"type": "redis", "connection_string": self._settings.redis_url}
+            return {"type": "redis", "connection_string": redis_address(self._settings.redis_url)}
         return {"type": "sqlite", "path": str(self._online_file)}
 
     def _wal(self) -> None:
@@ -208,6 +216,22 @@ class FeatureStore:
     def _materialized_through(self, durable: Any) -> datetime | None:
         ends = [durable.get_feature_view(view.name).most_recent_end_time for view in VIEWS]
         return max((end for end in ends if end is not None), default=None)
+
+
+def redis_address(url: str) -> str:
+    """A Redis URL as Feast writes it: `host:port,db=0,username=u,password=p,ssl=true`.
+
+    Raises SettingsError for what is no redis:// or rediss:// URL, and for a password that Feast would cut at a comma.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise SettingsError("features.redis_url names no Redis server", "redis://HOST:PORT/DB", "correct the URL")
+    words = [f"{parts.hostname}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
+    for name, text in (("username", parts.username), ("password", parts.password)):
+        if text and "," in (plain := unquote(text)):
+            raise SettingsError(f"the {name} in features.redis_url holds a comma", f"a {name} without one")
+        words += [f"{name}={plain}"] if text else []
+    return ",".join([*words, "ssl=true"] if parts.scheme == "rediss" else words)
 
 
 def _is_fresh(stamp: int | float | datetime | None, view: ViewShape, at: datetime) -> bool:

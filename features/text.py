@@ -19,6 +19,10 @@ _DESCRIPTION_WORDS = 48
 _RESUME_WORDS = 48
 
 
+JOB_TEXT = ("title", "employer_name", "skills", "category_path", "description")
+"""The columns that `job_text` reads."""
+
+
 def job_text(job: Mapping[str, Any]) -> str:
     """What the embedder reads of a job (a row of the jobs table, `employer_name` where it was joined)."""
     category = list(job.get("category_path") or ())

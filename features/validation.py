@@ -47,7 +47,7 @@ REASONS: dict[str, str] = {
     "negative_salary": "a salary is below zero",
     "salary_order": "salary_max is below salary_min",
     "unknown_kind": "actor and kind of an event are not a pair the schema has",
-    "unknown_word": "seniority or employment_type is not a word the schema has",
+    "unknown_word": "seniority, employment_type or visibility is not a word the schema has",
     "text_too_long": "a text is longer than the schema allows",
     "list_too_long": "a list has more items than the schema allows",
 }
@@ -57,6 +57,7 @@ _FIXES = {
     "bad_date": "write YYYY-MM-DD, or declare `format` in the mapping",
     "bad_json": 'write a JSON array such as ["a", "b"], or declare `split` in the mapping',
 }
+PERSONAL_COLUMNS = ("candidate_id", "resume_text", "desired_titles", "experience")
 _SHOWN = 80
 
 
@@ -197,11 +198,14 @@ def _first(reason: pl.Series, message: pl.Series, new: pl.Series, told: pl.Serie
 
 
 def _told(name: str, text: pl.Series, fault: pl.Series) -> pl.Series:
-    """`occurred_at '2026-03-01 12:00' (an instant names no time zone ...): write Z or an offset`."""
+    """`occurred_at '2026-03-01 12:00' (an instant names no time zone ...): write Z or an offset`.
+
+    A value that tells about a person is not repeated: messages are printed, and land in logs.
+    """
     meaning = {code: REASONS[code] + (f": {_FIXES[code]}" if code in _FIXES else "") for code in REASONS}
     frame = pl.DataFrame({"text": text, "fault": fault})
     said = pl.col("fault").replace_strict(meaning, default=None, return_dtype=pl.String)
-    shown = pl.col("text").fill_null("").str.slice(0, _SHOWN)
+    shown = pl.lit("...") if name in PERSONAL_COLUMNS else pl.col("text").fill_null("").str.slice(0, _SHOWN)
     return frame.select(
         pl.when(pl.col("fault").is_not_null()).then(pl.format(f"{name} '{{}}': {{}}", shown, said))
     ).to_series()

@@ -7,13 +7,14 @@ embedder's hash is part of the key, so a changed model or token limit never meet
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from rolecall.platform.database_erasure import compact_sqlite
 from rolecall.platform.errors import InputError
 
 _CREATE = """
@@ -22,6 +23,13 @@ CREATE TABLE IF NOT EXISTS vectors (
 ) WITHOUT ROWID
 """
 _CHUNK = 500
+
+
+def _wanted(database: sqlite3.Connection, texts: Iterable[bytes]) -> str:
+    """The hashes as a subquery; they are kept in a temporary table of this connection."""
+    database.execute("CREATE TEMP TABLE wanted (text BLOB PRIMARY KEY) WITHOUT ROWID")
+    database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((text,) for text in texts))
+    return "(SELECT text FROM wanted)"
 
 
 class VectorCache:
@@ -58,6 +66,24 @@ class VectorCache:
         """How many vectors of one embedder there are."""
         with self._connected() as database:
             return int(database.execute("SELECT count(*) FROM vectors WHERE embedder = ?", (embedder,)).fetchone()[0])
+
+    def known(self, texts: Iterable[bytes]) -> int:
+        """How many of the text hashes have a vector, of whatever embedder."""
+        with self._connected() as database:
+            found = database.execute(
+                "SELECT count(DISTINCT text) FROM vectors WHERE text IN " + _wanted(database, texts)
+            )
+            return int(found.fetchone()[0])
+
+    def keep_only(self, texts: Iterable[bytes]) -> int:
+        """Remove every vector whose text hash is not among `texts`, and rewrite the file. Returns how many went."""
+        if not self.path.exists():
+            return 0
+        with self._connected() as database:
+            database.execute("PRAGMA secure_delete=ON")
+            gone = database.execute("DELETE FROM vectors WHERE text NOT IN " + _wanted(database, texts)).rowcount
+        compact_sqlite(self.path)
+        return gone
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

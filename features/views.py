@@ -10,6 +10,9 @@ from datetime import timedelta
 
 from rolecall.features.activity import (
     CANDIDATE_ACTIVITY_COLUMNS,
+    CONSENT_LIST_COLUMNS,
+    CONSENT_NUMBER_COLUMNS,
+    CONSENT_TEXT_COLUMNS,
     EMPLOYER_COLUMNS,
     HISTORY_LIST_COLUMNS,
     HISTORY_NUMBER_COLUMNS,
@@ -39,7 +42,16 @@ class ViewShape:
         return (*self.lists, *self.texts, *self.numbers)
 
 
-VIEWS = (
+CONSENT_VIEW = ViewShape(
+    name="candidate_consent",
+    entity="candidate",
+    lists=CONSENT_LIST_COLUMNS,
+    texts=CONSENT_TEXT_COLUMNS,
+    numbers=CONSENT_NUMBER_COLUMNS,
+)
+"""Read to decide who may be shown. No ranker reads it."""
+
+_RANKED = (
     ViewShape(
         name="candidate_profile",
         entity="candidate",
@@ -52,10 +64,11 @@ VIEWS = (
     ViewShape(name="job_activity", entity="job", numbers=JOB_ACTIVITY_COLUMNS, ttl=SNAPSHOT_TTL),
     ViewShape(name="employer_rating", entity="employer", numbers=EMPLOYER_COLUMNS),
 )
+VIEWS = (*_RANKED, CONSENT_VIEW)
 
 SERVICES: dict[str, tuple[str, ...]] = {
-    "ranker_full": tuple(view.name for view in VIEWS),
-    "ranker_content": tuple(view.name for view in VIEWS if view.name != "job_activity"),
+    "ranker_full": tuple(view.name for view in _RANKED),
+    "ranker_content": tuple(view.name for view in _RANKED if view.name != "job_activity"),
 }
 """`ranker_content` has nothing of other candidates' behaviour."""
 

@@ -16,7 +16,7 @@ from rolecall.features.embedder import Embedder
 from rolecall.platform.release import Manifest, ReleaseBuilder, code_version
 from rolecall.platform.settings import Settings
 from rolecall.serving import parts
-from rolecall.serving.parts import EmbedderPart, FeaturesPart, PolicyPart
+from rolecall.serving.parts import EmbedderPart, FeaturesPart, PeoplePart, PolicyPart
 
 RELEASE_FOLDER = "release"
 EVALUATION = "evaluation.json"
@@ -35,8 +35,20 @@ def published_settings(settings: Settings) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeopleSources:
+    """The same of the other direction."""
+
+    people: Path
+    rankers: Path
+    index_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where finished parts lie: folders of earlier steps, and what `features.json` says."""
+    """Where finished parts lie: folders of earlier steps, and what `features.json` says.
+
+    `people`: None where the release recommends nobody.
+    """
 
     catalogue: Path
     job_features: Path
@@ -45,6 +57,7 @@ class Sources:
     fine: Path
     index_digest: str
     features: FeaturesPart
+    people: PeopleSources | None = None
 
 
 def assemble(
@@ -78,7 +91,25 @@ def assemble(
         if (source / file).exists():
             builder.add(name, file, source=source / file)
     builder.add("index", parts.INDEX, source=sources.index / parts.INDEX, content=sources.index_digest)
+    if sources.people is not None:
+        _add_people(builder, sources.people)
     return seal(builder, settings, as_of=as_of, tables=tables)
+
+
+def _add_people(builder: ReleaseBuilder, sources: PeopleSources) -> None:
+    for name, file, source in (
+        ("people", parts.PEOPLE, sources.people),
+        ("people_words", parts.PEOPLE_WORDS, sources.people),
+        ("people_vectors", parts.PEOPLE_VECTORS, sources.people),
+        ("people_rankers", PeoplePart.name(), sources.rankers),
+        ("people_coarse", parts.PEOPLE_COARSE, sources.rankers),
+        ("people_fine", parts.PEOPLE_FINE, sources.rankers),
+        ("people_calibrator", parts.PEOPLE_CALIBRATOR, sources.rankers),
+    ):
+        if (source / file).exists():
+            builder.add(name, file, source=source / file)
+    index = sources.people / parts.PEOPLE_INDEX
+    builder.add("people_index", parts.PEOPLE_INDEX, source=index, content=sources.index_digest)
 
 
 def seal(

@@ -10,6 +10,8 @@ import typer
 
 from rolecall.pipelines import schedule_commands
 from rolecall.pipelines.backfill import backfill
+from rolecall.pipelines.lab.commands import lab
+from rolecall.pipelines.lifecycle import commands as lifecycle
 from rolecall.platform.console import Json, console, emit, errors, table
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import load_settings
@@ -32,6 +34,8 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
     app.add_typer(schedule_commands.app, name="schedule")
     app.command(epilog=schedule_commands.EXIT_CODES)(backfill)
+    app.add_typer(lab(), name="lab")
+    lifecycle.register(app)
 
 
 def ingest(
@@ -42,6 +46,8 @@ def ingest(
     """Bring jobs, candidates, employers and events into the tables; refused rows are kept with their reasons."""
     from rolecall.features.mapping import load_mapping
     from rolecall.pipelines.ingest import ingest as bring_in
+    from rolecall.platform.forgotten import ForgottenPeople
+    from rolecall.platform.ledger import open_ledger
     from rolecall.platform.tables import TableStore
 
     settings = load_settings()
@@ -51,6 +57,7 @@ def ingest(
             source,
             load_mapping(mapping),
             store,
+            people=ForgottenPeople(open_ledger(settings.ledger_url)),
             progress=lambda name, rows: status.update(f"{name}: {rows:,} rows read"),
         )
     emit(report.as_dict(), json, lambda: console.print("\n".join(report.lines()), markup=False, soft_wrap=True))

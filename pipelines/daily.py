@@ -1,7 +1,7 @@
 """The daily run: from the tables to a gated, registered, promoted release.
 
     ingest -> catalogue -> features -> embed -> index -> training-set -> coarse -> fine
-           -> assemble -> evaluate -> release -> gate -> promote
+           -> people -> people-rankers -> assemble -> evaluate -> release -> gate -> promote
 
 Everything a run depends on is pinned by its first step (table versions) or by the run's identity (instant, code,
 settings), so a run that was killed resumes where it stopped and ends in the same release.
@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rolecall.pipelines.assemble import published_settings
 from rolecall.pipelines.daily_release import ReleaseSteps
-from rolecall.pipelines.daily_steps import DailySteps
+from rolecall.pipelines.lifecycle.releases import settle
+from rolecall.pipelines.people_steps import PeopleSteps
+from rolecall.pipelines.run_archive import RunArchive
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
+from rolecall.platform.ledger import claimed
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import code_version
 from rolecall.platform.settings import Settings
@@ -61,7 +64,7 @@ def daily_run(settings: Settings, as_of: datetime) -> Run:
 def run_daily(
     settings: Settings, as_of: datetime, *, promote: bool = True, observers: Sequence[Observer] = ()
 ) -> DailyResult:
-    """Execute what is not finished of the daily run of `as_of`.
+    """Execute what is not finished of the daily run of `as_of`; tainted releases it replaced are purged after.
 
     Raises InputError where the tables hold nothing to train on, ConflictError where another process executes the run
     or the champion changed meanwhile.
@@ -72,13 +75,20 @@ def run_daily(
     work = ReleaseSteps(settings=settings, registry=registry, mlflow_run=record.run_id)
     try:
         steps = daily_plan(work, promote=promote)
-        records = run.execute(steps, [*observers, record])
+        records = run.execute(
+            steps,
+            [*observers, record],
+            archive=RunArchive.of(settings, run.id),
+            claim=claimed(registry.promotions.engine, run.id),
+        )
     except BaseException:
         record.close("FAILED")
         raise
     finally:
         work.close()
     record.close("FINISHED")
+    if promote:
+        settle(registry, at=datetime.now(UTC))
     return _result(run, records, record)
 
 
@@ -95,10 +105,11 @@ def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
     return plan
 
 
-def assembly_plan(work: DailySteps) -> list[Step]:
+def assembly_plan(work: PeopleSteps) -> list[Step]:
     """The first steps: from the tables to a sealed release folder that nobody has judged yet."""
     history = ("ingest", "catalogue", "features", "index")
-    parts = (*history, "coarse", "fine")
+    content = ("ingest", "catalogue", "index")
+    parts = (*history, "coarse", "fine", "people", "people-rankers")
     return [
         Step(name="ingest", run=work.ingest),
         Step(name="catalogue", run=work.catalogue, inputs=("ingest",)),
@@ -108,6 +119,8 @@ def assembly_plan(work: DailySteps) -> list[Step]:
         Step(name="training-set", run=work.training_set, inputs=history),
         Step(name="coarse", run=work.coarse, inputs=("training-set",)),
         Step(name="fine", run=work.fine, inputs=("training-set",)),
+        Step(name="people", run=work.people, inputs=content),
+        Step(name="people-rankers", run=work.people_rankers, inputs=(*content, "people")),
         Step(name="assemble", run=work.assemble, inputs=parts),
     ]
 

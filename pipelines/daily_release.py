@@ -5,20 +5,27 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rolecall.features.schema import EVENTS
 from rolecall.pipelines import assemble
-from rolecall.pipelines.daily_steps import VIEWS, DailySteps
+from rolecall.pipelines.daily_steps import VIEWS
 from rolecall.pipelines.evaluate import FUNNEL, Evaluation, Judge
 from rolecall.pipelines.gate import judge_release
 from rolecall.pipelines.materialize import feature_store, read_as_of
+from rolecall.pipelines.people import newest_profiles, people_as_of
+from rolecall.pipelines.people_evaluate import PeopleJudge, people_metrics
+from rolecall.pipelines.people_steps import PeopleSteps, known_jobs
+from rolecall.pipelines.people_targets import collect_people_targets
+from rolecall.pipelines.people_training import people_cutoff
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.pipelines.targets import collect_targets
 from rolecall.platform.errors import ConflictError
-from rolecall.platform.mlflow_setup import log_release_model
+from rolecall.platform.mlflow_setup import log_release_model, release_tags
 from rolecall.platform.release import ReleaseBuilder, read_manifest
 from rolecall.serving import parts
 from rolecall.serving.loader import load_release
@@ -29,21 +36,34 @@ _MODEL_CODE = "rolecall.serving.pyfunc_model"
 _SHOWN = ("recall@10", "hr@10", "ndcg@10", "mrr")
 
 
-class ReleaseSteps(DailySteps):
+@dataclass(frozen=True, kw_only=True)
+class _Judges:
+    """One for each direction."""
+
+    jobs: Judge
+    people: PeopleJudge
+
+
+class ReleaseSteps(PeopleSteps):
     """All steps of the daily run."""
 
     def evaluate(self, step: StepContext) -> StepResult:
         """The release and the champion on the same targets, and what the gate says of it."""
-        judge = self._judge(step)
+        judges = self._judges(step)
         folder = step.file("assemble", assemble.RELEASE_FOLDER)
-        challenger = self._evaluate(step, judge, folder)
+        challenger, people = self._evaluate(step, judges, folder)
         champion = self.registry.reconcile()
-        against = self._champion(step, judge, champion)
+        against, people_against = self._champion(step, judges, champion)
         manifest = read_manifest((folder / MANIFEST).read_bytes())
         verdict = judge_release(
-            challenger, against, settings=self.settings.gate, size_bytes=sum(part.bytes for part in manifest.parts)
+            challenger,
+            against,
+            settings=self.settings.gate,
+            size_bytes=sum(part.bytes for part in manifest.parts),
+            people=(people, people_against) if people and people_against else None,
         )
-        (step.folder / assemble.EVALUATION).write_text(json.dumps(challenger.to_dict(), indent=1))
+        report = challenger.to_dict() | ({"people": people.to_dict()} if people else {})
+        (step.folder / assemble.EVALUATION).write_text(json.dumps(report, indent=1))
         checks = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in verdict.checks]
         (step.folder / VERDICT).write_text(json.dumps({"champion": champion, "checks": checks}, indent=1))
         return StepResult(
@@ -51,9 +71,10 @@ class ReleaseSteps(DailySteps):
                 "champion": champion,
                 "passed": verdict.passed,
                 "reasons": list(verdict.reasons),
-                "rows": evaluation_rows(challenger),
+                "rows": [*evaluation_rows(challenger), *(people_rows(people) if people and people.targets else ())],
             },
             metrics=mlflow_names(challenger.metrics())
+            | (mlflow_names(people_metrics(people)) if people else {})
             | {"evaluation.p50_ms": challenger.latency(50), "evaluation.p99_ms": challenger.latency(99)},
         )
 
@@ -94,23 +115,42 @@ class ReleaseSteps(DailySteps):
             return StepResult(values={"promoted": False, "why": str(conflict)})
         return StepResult(values={"promoted": True, "why": why})
 
-    def _judge(self, step: StepContext) -> Judge:
-        events = read_as_of(self.tables, EVENTS, step.value("ingest", "versions"), step.as_of)
-        start = step.as_of - timedelta(days=self.settings.ranking.evaluation_days)
-        targets = collect_targets(events, start=start, end=step.as_of, seed=self.settings.ranking.seed)
+    def _judges(self, step: StepContext) -> _Judges:
+        versions, ranking = step.value("ingest", "versions"), self.settings.ranking
+        events = read_as_of(self.tables, EVENTS, versions, step.as_of)
+        start = step.as_of - timedelta(days=ranking.evaluation_days)
+        targets = collect_targets(events, start=start, end=step.as_of, seed=ranking.seed)
         store = feature_store(self.settings, step.file("features", VIEWS))
-        return Judge.prepare(targets, store, rounds=self.settings.gate.bootstrap_rounds)
+        candidates = newest_profiles(self.tables, versions, step.as_of)
+        visible = people_as_of(candidates, events.clear(), known_jobs(self.tables, versions, step.as_of))
+        people = collect_people_targets(
+            events,
+            visible["candidate_id"].to_pylist(),
+            start=people_cutoff(step.as_of, ranking),
+            end=step.as_of,
+            seed=ranking.seed,
+        )
+        rounds = self.settings.gate.bootstrap_rounds
+        return _Judges(
+            jobs=Judge.prepare(targets, store, rounds=rounds), people=PeopleJudge(targets=people, rounds=rounds)
+        )
 
-    def _evaluate(self, step: StepContext, judge: Judge, folder: Path, **options: Any) -> Evaluation:
+    def _evaluate(
+        self, step: StepContext, judges: _Judges, folder: Path, **options: Any
+    ) -> tuple[Evaluation, Evaluation | None]:
+        """Jobs for people, and where the release recommends them people for jobs."""
         with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
-            return judge.evaluate(
-                release.funnel, progress=lambda done, total: step.report(f"{done:,}/{total:,} targets"), **options
-            )
+            progress = partial(_told, step)
+            jobs = judges.jobs.evaluate(release.funnel, progress=progress, **options)
+            people = release.people and judges.people.evaluate(release.people, progress=progress, **options)
+        return jobs, people
 
-    def _champion(self, step: StepContext, judge: Judge, champion: str | None) -> Evaluation | None:
+    def _champion(
+        self, step: StepContext, judges: _Judges, champion: str | None
+    ) -> tuple[Evaluation | None, Evaluation | None]:
         if champion is None or champion == step.value("assemble", "release"):
-            return None
-        return self._evaluate(step, judge, self.registry.releases.fetch(champion), baselines=())
+            return None, None
+        return self._evaluate(step, judges, self.registry.releases.fetch(champion), baselines=())
 
     def _with_evaluation(self, step: StepContext, folder: Path) -> Any:
         """The assembled parts and the evaluation beside them; the id stays what it was."""
@@ -139,7 +179,12 @@ class ReleaseSteps(DailySteps):
         folder = self.registry.releases.fetch(release_id)
         with mlflow.start_run(run_id=self.mlflow_run):
             for name, file in (("coarse", parts.COARSE), ("fine", parts.FINE)):
-                native.log_model(lightgbm.Booster(model_file=folder / file), name=name, pip_requirements=[])
+                native.log_model(
+                    lightgbm.Booster(model_file=folder / file),
+                    name=name,
+                    pip_requirements=[],
+                    tags=release_tags(release_id),
+                )
         return log_release_model(run_id=self.mlflow_run, release_folder=folder, code_file=_code_file())
 
 
@@ -156,6 +201,15 @@ def evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             row["funnel better by (ndcg@10)"] = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
         rows.append(row)
     return rows
+
+
+def people_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """`evaluation_rows` of people for jobs."""
+    return [row | {"system": f"people: {row['system']}"} for row in evaluation_rows(evaluation)]
+
+
+def _told(step: StepContext, done: int, total: int) -> None:
+    step.report(f"{done:,}/{total:,} targets")
 
 
 def mlflow_names(metrics: dict[str, float]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,8 +18,8 @@ from rolecall.features.embedder import Embedder
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import Lexicon
 from rolecall.features.pairs import COARSE_COLUMNS, PairFeatures
-from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, TABLES
-from rolecall.features.text import job_text
+from rolecall.features.schema import EMPLOYERS, EVENTS, PROFILES, TABLES
+from rolecall.features.text import JOB_TEXT, job_text
 from rolecall.features.vector_cache import VectorCache
 from rolecall.features.views import job_feature_columns
 from rolecall.pipelines import assemble
@@ -28,11 +29,13 @@ from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.index import build_index
 from rolecall.pipelines.leaks import LeakAudit, sample_requests
 from rolecall.pipelines.materialize import feature_store, materialize, read_as_of
+from rolecall.pipelines.profiles import profiles_as_of, remember_profiles
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.pipelines.train import TreeShape, fit_calibrator, shapes, train_ranker
 from rolecall.pipelines.training_set import build_training_set, job_columns_at, training_columns, training_cutoff
 from rolecall.platform.event_log import EventLog, drain
 from rolecall.platform.ledger import open_ledger
+from rolecall.platform.object_store import Prefix, is_object_store, prefix
 from rolecall.platform.ray_runtime import RayHandle, start_ray
 from rolecall.platform.registry import Registry
 from rolecall.platform.settings import Settings
@@ -69,9 +72,10 @@ class DailySteps:
             self._ray.stop()
 
     def ingest(self, step: StepContext) -> StepResult:
-        """Move posted events into the table, then pin every table's version."""
+        """Move posted events into the table, keep today's profiles for later days, then pin every table's version."""
         moved = drain(EventLog(open_ledger(self.settings.ledger_url)), self.tables, EVENTS)
-        versions = {name: self.tables.version(name) for name in TABLES}
+        remember_profiles(self.tables)
+        versions = {name: self.tables.version(name) for name in (*TABLES, PROFILES.name)}
         return StepResult(
             values={"versions": {name: version for name, version in versions.items() if version is not None}},
             metrics={"events.drained": moved.inserted, "events.refused": len(moved.refused)},
@@ -101,15 +105,17 @@ class DailySteps:
 
     def embed(self, step: StepContext) -> StepResult:
         """A vector a job; what the cache knows is not computed again."""
-        jobs = pq.read_table(step.file("catalogue", parts.JOBS)).to_pylist()
-        vectors = self._embed([job_text(job) for job in jobs], step.report)
+        with pq.ParquetFile(step.file("catalogue", parts.JOBS)) as jobs:
+            texts = [job_text(job) for rows in jobs.iter_batches(10_000, columns=JOB_TEXT) for job in rows.to_pylist()]
+        vectors = self._embed(texts, step.report)
         np.save(step.folder / VECTORS, vectors)
         return StepResult(metrics={"embed.jobs": len(vectors), "embed.dimension": vectors.shape[1]})
 
     def index(self, step: StepContext) -> StepResult:
         """The vector index with its BM25 side, and the quantised vectors the rankers read."""
         jobs = pq.read_table(step.file("catalogue", parts.JOBS))
-        built = build_index(jobs, np.load(step.file("embed", VECTORS)), self.settings.vectors, step.folder)
+        vectors = np.load(step.file("embed", VECTORS), mmap_mode="r")
+        built = build_index(jobs, vectors, self.settings.vectors, step.folder)
         return StepResult(
             values={"digest": built.content_digest}, metrics={"index.mb": built.index.stat().st_size / 1e6}
         )
@@ -122,7 +128,7 @@ class DailySteps:
         pairs = self._pairs(step)
         step.report("leak audit")
         audit = LeakAudit(
-            candidates=read_as_of(self.tables, CANDIDATES, versions, step.as_of),
+            candidates=profiles_as_of(self.tables, versions, step.as_of),
             employers=read_as_of(self.tables, EMPLOYERS, versions, step.as_of),
             pairs=pairs,
             embed=partial(self._embed, report=step.report),
@@ -178,6 +184,7 @@ class DailySteps:
             coarse=step.inputs["coarse"].folder,
             fine=step.inputs["fine"].folder,
             index_digest=step.value("index", "digest"),
+            people=_people_sources(step),
             features=FeaturesPart(
                 service=service,
                 coarse_columns=COARSE_COLUMNS,
@@ -196,10 +203,18 @@ class DailySteps:
         return StepResult(values={"release": manifest.id}, metrics={"release.mb": size})
 
     def _train(self, step: StepContext, examples: TrainingSet, shape: TreeShape, file: str) -> StepResult:
-        text = train_ranker(examples, shape, self.settings.ranking, step.folder / "ray")
-        shutil.rmtree(step.folder / "ray")
-        (step.folder / file).write_text(text)
-        return StepResult(metrics={f"{step.name}.requests": examples.requests, f"{step.name}.rounds": shape.rounds})
+        """With artifacts in an object store the checkpoints lie there too: another machine may go on from them."""
+        storage: Path | Prefix = step.folder / "checkpoints"
+        if is_object_store(self.settings.artifacts_uri):
+            artifacts = prefix(self.settings.artifacts_uri, self.settings.storage.options)
+            storage = artifacts.below("training", step.run, step.name)
+        if self.settings.ranking.workers:
+            self._with_ray()
+        trained = train_ranker(examples, shape, self.settings.ranking, storage)
+        storage.remove() if isinstance(storage, Prefix) else shutil.rmtree(storage, ignore_errors=True)
+        (step.folder / file).write_text(trained.text)
+        measured = {"requests": examples.requests, "rounds": shape.rounds, "resumed_from": trained.resumed_from}
+        return StepResult(metrics={f"{step.name}.{name}": value for name, value in measured.items()})
 
     def _job_features(self, step: StepContext) -> pl.DataFrame:
         """Feature-view columns of every job as known at `as_of`: what serving falls back on."""
@@ -228,3 +243,14 @@ class DailySteps:
         if self._ray is None:
             self._ray = start_ray(self.settings.ray, self.settings.home)
         return True
+
+
+def _people_sources(step: StepContext) -> assemble.PeopleSources | None:
+    """The other direction's parts; None where nobody may be recommended, or a run builds jobs alone."""
+    if "people" not in step.inputs or not step.value("people", "digest"):
+        return None
+    return assemble.PeopleSources(
+        people=step.inputs["people"].folder,
+        rankers=step.inputs["people-rankers"].folder,
+        index_digest=step.value("people", "digest"),
+    )

@@ -21,6 +21,7 @@ from rolecall.features.context import CandidateContext
 from rolecall.features.store import FeatureStore
 from rolecall.pipelines.baselines import BASELINES, Columns, Question, fair_baselines
 from rolecall.pipelines.metrics import METRICS, Array, Interval, bootstrap, ranks_of
+from rolecall.pipelines.people_targets import PeopleTarget
 from rolecall.pipelines.targets import Target, instants
 from rolecall.pipelines.training_set import job_columns_at, read_contexts
 from rolecall.serving.funnel import Funnel, SnapshotJobFeatures
@@ -42,7 +43,7 @@ class Evaluation:
     main metric; `milliseconds`: what the funnel took for each target (not in `to_dict`: it differs every time).
     """
 
-    targets: tuple[Target, ...]
+    targets: tuple[Target, ...] | tuple[PeopleTarget, ...]
     systems: Mapping[str, Mapping[str, Values]]
     stages: Mapping[str, Values]
     slices: Mapping[str, Values]
@@ -127,11 +128,7 @@ class Judge:
             progress(done, len(self.targets))
         gains = [np.array(target.labels, np.float64) for target in self.targets]
         systems = {
-            system: {
-                name: np.array([metric(a.ranks[system], g) for a, g in zip(answers, gains, strict=True)], np.float64)
-                for name, metric in METRICS.items()
-            }
-            for system in (FUNNEL, *baselines)
+            system: rank_values([answer.ranks[system] for answer in answers], gains) for system in (FUNNEL, *baselines)
         }
         return Evaluation(
             targets=self.targets,
@@ -186,6 +183,14 @@ class Judge:
         days = sorted({_midnight(target.at) for target in self.targets})
         read = {day: job_columns_at(self.store, catalogue, rows, [day] * len(rows), "ranker_full") for day in days}
         return dict(read)
+
+
+def rank_values(ranks: Sequence[Array], gains: Sequence[Values]) -> dict[str, Values]:
+    """Every metric of one system: one value a target, from the ranks and gains of what is relevant to it."""
+    return {
+        name: np.array([metric(r, g) for r, g in zip(ranks, gains, strict=True)], np.float64)
+        for name, metric in METRICS.items()
+    }
 
 
 def _midnight(at: datetime) -> datetime:

@@ -17,6 +17,9 @@ LABELS = {"impression": 0, "dismiss": 0, "view": 1, "click": 1, "save": 2, "appl
 
 APPLY_LABEL = LABELS["apply"]
 
+TOP_LABEL = 4
+"""The largest label of either direction: what both sides wanted (`people_outcomes.MUTUAL`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:

@@ -56,9 +56,11 @@ def judge_release(
     settings: GateSettings,
     size_bytes: int,
     schema_errors: Sequence[str] = (),
+    people: tuple[Evaluation, Evaluation] | None = None,
 ) -> Verdict:
     """The verdict on a release. `champion`: the served release on the same targets, None where nothing is served.
 
+    `people`: challenger and champion asked for people, where both recommend them.
     `schema_errors`: columns or tables the release and this code do not agree about, in words.
     Raises InputError where champion and challenger were not asked the same.
     """
@@ -68,6 +70,7 @@ def judge_release(
         _enough_targets(challenger, settings),
         *_baselines(challenger, settings),
         *([] if champion is None else _champion(challenger, champion, settings)),
+        *([] if people is None else _people(*people, settings)),
         _latency(challenger, settings),
         _size(size_bytes, settings),
         Check(name="schema", ok=not schema_errors, detail="; ".join(schema_errors) or "columns agree"),
@@ -93,6 +96,15 @@ def _champion(challenger: Evaluation, champion: Evaluation, settings: GateSettin
         paired = challenger.interval(challenger.slices[name] - champion.slices[name])
         if paired.count >= settings.min_targets:
             yield _loss(f"slice {name}", paired, settings.max_slice_loss)
+
+
+def _people(challenger: Evaluation, champion: Evaluation, settings: GateSettings) -> Iterator[Check]:
+    """Employers' side: judged where enough jobs found somebody to say anything."""
+    if champion.targets != challenger.targets:
+        raise InputError("champion and challenger asked for people of different jobs", "the same targets")
+    paired = challenger.interval(challenger.systems[FUNNEL][MAIN_METRIC] - champion.systems[FUNNEL][MAIN_METRIC])
+    if paired.count >= settings.min_targets:
+        yield _loss("people against champion", paired, settings.max_quality_loss)
 
 
 def _loss(name: str, difference: Interval, allowed: float) -> Check:

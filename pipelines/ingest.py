@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -23,8 +24,10 @@ from rolecall.features.mapping import Mapping
 from rolecall.features.quarantine import keep, no_rows, refused_rows, unread_rows
 from rolecall.features.validation import MESSAGE, REASON, ROW, as_table, newest
 from rolecall.features.values import as_text
+from rolecall.pipelines.door import Door
 from rolecall.pipelines.layout import Section, joined, plan
-from rolecall.pipelines.sources import CHUNK_ROWS, Chunk, SourceFile
+from rolecall.pipelines.sources import CHUNK_ROWS, Broken, Chunk, SourceFile
+from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.tables import TableSchema, TableStore
 
 Progress = Callable[[str, int], None]
@@ -34,7 +37,8 @@ _SOURCE = "__source"
 
 @dataclass(frozen=True, kw_only=True)
 class TableReport:
-    """One section of the mapping. `refused`: the quarantine rows; `version`: the table's version afterwards."""
+    """One section of the mapping. `refused`: the quarantine rows; `version`: the table's version afterwards;
+    `forgotten`: rows of people who asked to be forgotten, which count as not read."""
 
     table: str
     files: tuple[str, ...]
@@ -43,6 +47,7 @@ class TableReport:
     duplicate: int
     quarantined: int
     passed_over: int
+    forgotten: int
     inserted: int
     updated: int
     version: int
@@ -73,6 +78,7 @@ class IngestReport:
                 f"+ {one.duplicate:,} duplicate + {one.quarantined:,} quarantined; {one.inserted:,} new and "
                 f"{one.updated:,} changed rows in the table"
                 + (f"; {one.passed_over:,} rows passed over" if one.passed_over else "")
+                + (f"; {one.forgotten:,} rows of forgotten people passed over" if one.forgotten else "")
             )
             told += [
                 f"  {row['source']} row {row['row_number']}: {row['reason']}: {row['message']}"
@@ -90,6 +96,7 @@ class _Prepared:
     rows: pl.DataFrame
     read: int
     passed_over: int
+    forgotten: int
     duplicate: int
     refused: pl.DataFrame
 
@@ -99,30 +106,41 @@ def ingest(
     mapping: Mapping,
     store: TableStore,
     *,
+    people: ForgottenPeople | None = None,
     progress: Progress | None = None,
     chunk_rows: int = CHUNK_ROWS,
+    at: datetime | None = None,
 ) -> IngestReport:
     """Read `source` (a folder, or one file of it) through `mapping` into the tables of `store`.
 
+    `people`: whose rows are passed over and counted; `at`: when a refused row is refused, default now;
     `progress` is told (table, rows read) after each chunk. Raises InputError where nothing in `source` belongs to
     the mapping, SchemaError where a file lacks mapped columns (with the first ten reasons; nothing is written).
     """
     sections = plan(source, mapping)
     told = progress or (lambda _table, _rows: None)
+    door = Door(people)
+    instant = at or datetime.now(UTC)
     return IngestReport(
         mapping=mapping.name,
-        tables=tuple(_ingest_section(section, mapping, store, told, chunk_rows) for section in sections),
+        tables=tuple(_ingest_section(section, mapping, store, door, told, chunk_rows, instant) for section in sections),
     )
 
 
 def _ingest_section(
-    section: Section, mapping: Mapping, store: TableStore, progress: Progress, chunk_rows: int
+    section: Section,
+    mapping: Mapping,
+    store: TableStore,
+    door: Door,
+    progress: Progress,
+    chunk_rows: int,
+    at: datetime,
 ) -> TableReport:
     schema = section.spec.schema_
-    prepared = _prepare(section, mapping, progress, chunk_rows)
+    prepared = _prepare(section, mapping, door, progress, chunk_rows)
     fresh = _unsettled(store, schema, prepared.rows)
     result = store.upsert(schema, as_table(schema, fresh))
-    keep(store, [(file.label, schema.name) for file in section.files], prepared.refused)
+    keep(store, [(file.label, schema.name) for file in section.files], prepared.refused, at=at)
     accepted = int(fresh[MEMBERS].sum())
     return TableReport(
         table=schema.name,
@@ -132,6 +150,7 @@ def _ingest_section(
         duplicate=prepared.duplicate + int(prepared.rows[MEMBERS].sum()) - accepted,
         quarantined=prepared.refused.height,
         passed_over=prepared.passed_over,
+        forgotten=prepared.forgotten,
         inserted=result.inserted,
         updated=result.updated,
         version=result.version,
@@ -139,10 +158,10 @@ def _ingest_section(
     )
 
 
-def _prepare(section: Section, mapping: Mapping, progress: Progress, chunk_rows: int) -> _Prepared:
+def _prepare(section: Section, mapping: Mapping, door: Door, progress: Progress, chunk_rows: int) -> _Prepared:
     good: list[pl.DataFrame] = []
     refused: list[pl.DataFrame] = [no_rows()]
-    read = passed_over = 0
+    read = passed_over = forgotten = 0
     lookups = [joined(join) for join in section.joins]
     for file in section.files:
         for chunk in file.chunks(chunk_rows):
@@ -151,7 +170,10 @@ def _prepare(section: Section, mapping: Mapping, progress: Progress, chunk_rows:
             for lookup in lookups:
                 rows = lookup.add_to(rows)
             checked = map_rows(section.spec, mapping, rows)
-            refused += _refused(file, section, checked, rows, chunk)
+            let_in = door.lets_in(checked)
+            forgotten += int((~let_in).sum())
+            checked, rows = checked.filter(let_in), rows.filter(let_in)
+            refused += _refused(file, section, checked, rows, [door.without_forgotten(one) for one in chunk.broken])
             numbered = checked.with_columns(
                 pl.int_range(read, read + checked.height, dtype=pl.Int64).alias(POSITION),
                 pl.lit(file.label).alias(_SOURCE),
@@ -159,13 +181,13 @@ def _prepare(section: Section, mapping: Mapping, progress: Progress, chunk_rows:
             good.append(numbered.filter(pl.col(REASON).is_null()))
             read += checked.height + len(chunk.broken)
             progress(section.spec.target, read)
-    return _whole(section, pl.concat(good), pl.concat(refused), read, passed_over)
+    return _whole(section, pl.concat(good), pl.concat(refused), read, passed_over, forgotten)
 
 
 def _refused(
-    file: SourceFile, section: Section, checked: pl.DataFrame, rows: pl.DataFrame, chunk: Chunk
+    file: SourceFile, section: Section, checked: pl.DataFrame, rows: pl.DataFrame, unread: list[Broken]
 ) -> list[pl.DataFrame]:
-    broken = [(one.row, one.reason, one.message, one.text) for one in chunk.broken]
+    broken = [(one.row, one.reason, one.message, one.text) for one in unread]
     target = section.spec.target
     return [refused_rows(file.label, target, checked, rows), unread_rows(file.label, target, broken)]
 
@@ -184,7 +206,9 @@ def _only_with(section: Section, mapping: Mapping, chunk: Chunk) -> pl.DataFrame
     return chunk.rows.filter(pl.DataFrame(there).select(pl.all_horizontal(pl.all())).to_series())
 
 
-def _whole(section: Section, good: pl.DataFrame, refused: pl.DataFrame, read: int, passed_over: int) -> _Prepared:
+def _whole(
+    section: Section, good: pl.DataFrame, refused: pl.DataFrame, read: int, passed_over: int, forgotten: int
+) -> _Prepared:
     """All chunks of a section as rows with each key once."""
     spec = section.spec
     if spec.fold:
@@ -202,6 +226,7 @@ def _whole(section: Section, good: pl.DataFrame, refused: pl.DataFrame, read: in
         rows=rows,
         read=read,
         passed_over=passed_over,
+        forgotten=forgotten,
         duplicate=members - kept,
         refused=refused.sort("source", "row_number"),
     )

@@ -12,10 +12,12 @@ import typer
 from rolecall.pipelines import commands
 from rolecall.platform.console import fail
 from rolecall.platform.errors import RoleCallError
+from rolecall.platform.telemetry import configure_logging
 
 
 def main(arguments: list[str]) -> int:
     """Run one pipeline; returns the exit code."""
+    configure_logging("warning")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(commands.run)
     try:

@@ -11,14 +11,16 @@ import polars as pl
 
 from rolecall.features.activity import (
     candidate_activity,
+    candidate_consent,
     candidate_history,
     candidate_profile,
     employer_rating,
     job_activity,
 )
-from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
+from rolecall.features.schema import EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import SNAPSHOT_TTL, VIEWS
+from rolecall.pipelines.profiles import profiles_as_of
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableSchema, TableStore
 
@@ -51,6 +53,7 @@ def feature_sources(
     start = as_of - timedelta(days=settings.ranking.train_days) - SNAPSHOT_TTL
     return {
         "candidate_profile": candidate_profile(candidates),
+        "candidate_consent": candidate_consent(candidates),
         "candidate_history": candidate_history(events, history_length=settings.features.history_length),
         "candidate_activity": candidate_activity(events, start=start, end=as_of),
         "job_activity": job_activity(events, start=start, end=as_of),
@@ -77,7 +80,7 @@ def materialize(
     """Compute every view as of an instant into `folder`, and put the newest rows into the online store."""
     sources = feature_sources(
         read_as_of(tables, EVENTS, versions, as_of),
-        read_as_of(tables, CANDIDATES, versions, as_of),
+        profiles_as_of(tables, versions, as_of),
         read_as_of(tables, EMPLOYERS, versions, as_of),
         settings=settings,
         as_of=as_of,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+_COUNTED = 32
 
 
 def ranks_of(scores: npt.NDArray[np.floating], targets: npt.NDArray[np.integer]) -> Array:
@@ -21,10 +22,14 @@ def ranks_of(scores: npt.NDArray[np.floating], targets: npt.NDArray[np.integer])
     A score that is not finite counts as not ranked.
     """
     ranked = scores[np.isfinite(scores)]
-    ordered = np.sort(ranked)
     wanted = scores[targets]
-    above = len(ordered) - np.searchsorted(ordered, wanted, side="right")
-    ties = np.searchsorted(ordered, wanted, side="right") - np.searchsorted(ordered, wanted, side="left") - 1
+    if len(wanted) <= _COUNTED:  # a pass a target is cheaper than sorting a catalogue
+        above = np.array([np.count_nonzero(ranked > one) for one in wanted], np.int64)
+        ties = np.array([np.count_nonzero(ranked == one) for one in wanted], np.int64) - 1
+    else:
+        ordered = np.sort(ranked)
+        above = len(ordered) - np.searchsorted(ordered, wanted, side="right")
+        ties = np.searchsorted(ordered, wanted, side="right") - np.searchsorted(ordered, wanted, side="left") - 1
     return np.where(np.isfinite(wanted), 1 + above + ties / 2, np.inf).astype(np.float64)
 
 

@@ -40,7 +40,7 @@ def collect_requests(events: pl.DataFrame, *, start: datetime, end: datetime) ->
     )
     rows = pl.concat([_shown(told, start), _engaged(told, start)])
     requests = rows.select("request").unique().sort("request")
-    fold = [_hash("fold", name) % 100 < HELD_OUT_PERCENT for name in requests["request"]]
+    fold = [hashed("fold", name) % 100 < HELD_OUT_PERCENT for name in requests["request"]]
     held = requests.with_columns(pl.Series("held_out", fold, dtype=pl.Boolean))
     return rows.join(held, on="request").sort("request", "job_id").select(REQUEST_SCHEMA.names()).cast(REQUEST_SCHEMA)
 
@@ -52,13 +52,13 @@ def choose_requests(requests: pl.DataFrame, *, limit: int, seed: int) -> pl.Data
     """
     useful = requests.group_by("request").agg((pl.col("label").max() > 0).alias("answered"), pl.col("held_out").first())
     names = useful.filter(pl.col("answered") | pl.col("held_out"))["request"].to_list()
-    kept = sorted(names, key=lambda name: (_hash(f"sample {seed}", name), name))[:limit]
+    kept = sorted(names, key=lambda name: (hashed(f"sample {seed}", name), name))[:limit]
     return requests.filter(pl.col("request").is_in(kept))
 
 
 def choose(names: Sequence[str], *, limit: int, seed: int) -> set[str]:
     """At most `limit` of the names, chosen by hash."""
-    return set(sorted(names, key=lambda name: (_hash(f"sample {seed}", name), name))[:limit])
+    return set(sorted(names, key=lambda name: (hashed(f"sample {seed}", name), name))[:limit])
 
 
 def _shown(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
@@ -108,5 +108,6 @@ def _engaged(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
     return rows.select(name.alias("request"), "candidate_id", "at", "job_id", "label", pl.lit(False).alias("shown"))
 
 
-def _hash(salt: str, name: str) -> int:
+def hashed(salt: str, name: str) -> int:
+    """64 bits that follow from a name: what is drawn with them does not depend on whatever else there is."""
     return int.from_bytes(hashlib.blake2b(f"{salt}\0{name}".encode(), digest_size=8).digest(), "big")

@@ -7,7 +7,7 @@
 
 A step writes into a `.partial` folder that is renamed when it returns, so a finished step is either
 whole or absent. Rerunning a run skips finished steps (but those that say `again`); nothing of a run depends on the
-clock.
+clock. With an `archive` a finished step is also kept outside this machine, and a rerun elsewhere finds it there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,9 +54,10 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
-    """What a step is given: the instant, its own output folder and the steps it declared as inputs."""
+    """What a step is given: its run's id, the instant, its own output folder and the steps it declared as inputs."""
 
     name: str
+    run: str
     as_of: datetime
     folder: Path
     inputs: Mapping[str, StepRecord]
@@ -98,6 +100,14 @@ class Silent:
     def finished(self, record: StepRecord) -> None: ...
 
 
+class Archive(Protocol):
+    """Where finished steps are kept outside this machine."""
+
+    def holds(self, step: str) -> bool: ...
+    def keep(self, step: str, folder: Path) -> None: ...
+    def fetch(self, step: str, folder: Path) -> bool: ...
+
+
 class Run:
     """One run of a pipeline: identified by pipeline, instant and the digest of what determines its result."""
 
@@ -112,25 +122,42 @@ class Run:
         self.id = f"{pipeline}-{self.as_of:%Y%m%dT%H%M%S}-{self.digest}"
         self.folder = root / self.id
 
-    def execute(self, steps: Sequence[Step], observers: Sequence[Observer] = ()) -> dict[str, StepRecord]:
+    def execute(
+        self,
+        steps: Sequence[Step],
+        observers: Sequence[Observer] = (),
+        *,
+        archive: Archive | None = None,
+        claim: AbstractContextManager[object] | None = None,
+    ) -> dict[str, StepRecord]:
         """Run what is not finished yet, in order. Returns every step's record.
 
-        Raises ConflictError while another process runs the same run.
+        `claim` keeps other machines from the run, as a lock in its folder keeps this one's other processes. Raises
+        ConflictError while another process runs the same run.
         """
         _check_order(steps)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _Lock(self.folder / "lock"):
+        with _Lock(self.folder / "lock"), claim or nullcontext():
             self._write_header()
             records: dict[str, StepRecord] = {}
             for number, step in enumerate(steps, start=1):
                 for observer in observers:
                     observer.started(step, number, len(steps))
-                finished = None if step.again else self.finished(step.name)
+                finished = None if step.again else self._found(step.name, archive)
                 record = finished or self._run(step, records, observers)
+                if archive is not None and not step.again and not archive.holds(step.name):
+                    archive.keep(step.name, record.folder)
                 records[step.name] = record
                 for observer in observers:
                     observer.finished(record)
         return records
+
+    def _found(self, name: str, archive: Archive | None) -> StepRecord | None:
+        """A finished step of this machine, else one that another machine kept."""
+        if not (self.folder / name / STEP_FILE).exists() and archive is not None:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            archive.fetch(name, self.folder / name)
+        return self.finished(name)
 
     def finished(self, name: str) -> StepRecord | None:
         """The record of a finished step, its files checked against their sizes; None where it has not finished."""
@@ -162,6 +189,7 @@ class Run:
         started = time.monotonic()
         context = StepContext(
             name=step.name,
+            run=self.id,
             as_of=self.as_of,
             folder=partial,
             inputs={name: records[name] for name in step.inputs},

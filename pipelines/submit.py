@@ -51,7 +51,7 @@ def submit_pipeline(
 
     Raises UnavailableError where no dashboard answers at `address`.
     """
-    scope = {"run": daily_run(settings, as_of).id, "home": str(settings.home)}
+    scope = {"run": daily_run(settings, as_of).id, "home": _world(settings)}
     job = pipeline_job(settings, pipeline, as_of, address, promote=promote)
     handle = submit_job(
         RayJobService(address),
@@ -69,7 +69,8 @@ def submit_pipeline(
 
 def _environment(settings: Settings) -> dict[str, str]:
     """Our own variables, with every folder made absolute: a job runs in a temporary copy of the working folder, or,
-    with an installed wheel, in none. There the settings file of this folder is named."""
+    with an installed wheel, in none. There the settings file of this folder is named. In cluster mode each node has a
+    home of its own, and knows it."""
     env = {name: text for name, text in os.environ.items() if name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE}
     here = SETTINGS_FILE if SETTINGS_FILE.exists() and not IMPORT_ROOT.is_dir() else None
     file = os.environ.get(CONFIG_VARIABLE) or here
@@ -80,7 +81,14 @@ def _environment(settings: Settings) -> dict[str, str]:
             env[f"{ENV_PREFIX}STORAGE__{name.upper()}"] = uri
     if settings.ray.address.startswith(HTTP):
         env[f"{ENV_PREFIX}RAY__ADDRESS"] = "auto"  # a dashboard's address is for submitting; a job is inside
-    return env | {"ROLECALL_HOME": str(settings.home)}
+    home = f"{ENV_PREFIX}HOME"
+    env.pop(home, None)
+    return env if settings.mode == "cluster" else env | {home: str(settings.home)}
+
+
+def _world(settings: Settings) -> str:
+    """What a day's run works on, wherever it is submitted from."""
+    return settings.tables_uri if settings.mode == "cluster" else str(settings.home)
 
 
 def _interpreter(address: str) -> str:

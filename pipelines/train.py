@@ -1,15 +1,19 @@
 """Training of the coarse and the fine ranker: LightGBM LambdaRank through Ray Train, and the calibrator.
 
 `workers=0` trains inside the driver (Ray Train's local mode: no cluster is started); more workers train
-data-parallel, each on whole requests. A report costs Ray Train about two seconds, so there is one, at the end.
+data-parallel, each on whole requests, and keep a checkpoint every `checkpoint_rounds` rounds (a report costs Ray Train
+about two seconds). A worker that dies is replaced and the fit goes on from the newest checkpoint; so does a fit whose
+driver died, where the checkpoints lie in an object store.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +22,17 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 
-from rolecall.pipelines.examples import APPLY_LABEL, TrainingSet
+from rolecall.pipelines.examples import APPLY_LABEL, TOP_LABEL, TrainingSet
+from rolecall.pipelines.train_worker import MODEL_FILE, RESUMED_FROM, Segment, segments, train_worker
 from rolecall.platform.errors import InputError, UnavailableError
+from rolecall.platform.object_store import Prefix
 from rolecall.platform.settings import RankingSettings
 from rolecall.serving.ranker import Calibrator
 
-MODEL_FILE = "model.txt"
 MIN_ISOTONIC_POSITIVES = 200
 MAX_KNOTS = 64
+MAX_FAILURES = 3
+"""Workers that may die in one fit before it gives up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,14 @@ class TrainedRankers:
     calibrator: Calibrator | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainedRanker:
+    """A LightGBM model text. `resumed_from`: rounds that the fit's last workers found in a checkpoint."""
+
+    text: str
+    resumed_from: int = 0
+
+
 def shapes(settings: RankingSettings) -> tuple[TreeShape, TreeShape]:
     """Of the coarse and of the fine ranker."""
     coarse = TreeShape(rounds=settings.coarse_rounds, leaves=15, learning_rate=0.1)
@@ -66,7 +81,7 @@ def train_rankers(
 ) -> TrainedRankers:
     """Train both rankers on the requests outside the calibration fold and calibrate the fine one on that fold.
 
-    `storage`: folder for Ray Train's checkpoints, reachable by every worker. The same examples and settings
+    `storage`: folder for workers' checkpoints. The same examples and settings
     give the same texts, whatever `threads` is (more than there are idle cores makes training ten times slower:
     LightGBM's threads wait for each other). Raises InputError where no request has a response.
     """
@@ -74,8 +89,8 @@ def train_rankers(
     if not learn.requests:
         raise InputError("no request with a response to learn from", "at least one", "widen ranking.train_days")
     coarse_shape, fine_shape = shapes(settings)
-    coarse = train_ranker(learn.columns_only(coarse_columns), coarse_shape, settings, storage / "coarse", threads)
-    fine = train_ranker(learn, fine_shape, settings, storage / "fine", threads)
+    coarse = train_ranker(learn.columns_only(coarse_columns), coarse_shape, settings, storage / "coarse", threads).text
+    fine = train_ranker(learn, fine_shape, settings, storage / "fine", threads).text
     return TrainedRankers(
         coarse=coarse,
         coarse_columns=tuple(coarse_columns),
@@ -86,31 +101,42 @@ def train_rankers(
 
 
 def train_ranker(
-    examples: TrainingSet, shape: TreeShape, settings: RankingSettings, storage: Path, threads: int = 1
-) -> str:
-    """One LightGBM model text."""
-    from ray.train import RunConfig, ScalingConfig
+    examples: TrainingSet, shape: TreeShape, settings: RankingSettings, storage: Path | Prefix, threads: int = 1
+) -> TrainedRanker:
+    """One ranker. With workers its checkpoints go below `storage`, which every one of them must reach: an object
+    store, or a folder that all nodes share. Calling this again with the same examples goes on from the newest."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.lightgbm import LightGBMTrainer
 
-    shards = [examples.shard(rank, max(settings.workers, 1)) for rank in range(max(settings.workers, 1))]
-    storage.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=storage) as folder, _quiet_ray():
+    workers = settings.workers
+    whole = [Segment(start=0, end=shape.rounds, seed=settings.seed)]
+    plan = segments(shape.rounds, settings.checkpoint_rounds, settings.seed) if workers else whole
+    grown = parameters(shape, settings, threads)
+    with _quiet_ray(), _scratch(workers) as scratch:
+        kept = scratch if scratch is not None else storage
         trainer = LightGBMTrainer(
-            _train_worker,
+            train_worker,
             train_loop_config={
-                "shards": _share(shards) if settings.workers else shards,
-                "parameters": parameters(shape, settings, threads),
-                "rounds": shape.rounds,
-                "scratch": folder,
+                "shards": _share(examples, workers) if workers else [examples],
+                "parameters": grown,
+                "segments": plan,
+                "scratch": None if scratch is None else str(scratch),
             },
-            scaling_config=ScalingConfig(num_workers=settings.workers),
-            run_config=RunConfig(name="ranker", storage_path=folder),
+            scaling_config=ScalingConfig(num_workers=workers, placement_strategy="SPREAD"),
+            run_config=RunConfig(
+                name=f"ranker-{_fingerprint(examples, grown, plan, workers)}",
+                storage_path=kept.path if isinstance(kept, Prefix) else str(kept),
+                storage_filesystem=kept.filesystem if isinstance(kept, Prefix) else None,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES if workers else 0),
+                checkpoint_config=CheckpointConfig(num_to_keep=None),
+            ),
         )
-        checkpoint = trainer.fit().checkpoint
-        if checkpoint is None:
+        result = trainer.fit()
+        if result.checkpoint is None:
             raise UnavailableError("training ended without a checkpoint", todo="read the workers' logs")
-        with checkpoint.as_directory() as kept:
-            return (Path(kept) / MODEL_FILE).read_text()
+        with result.checkpoint.as_directory() as folder:
+            text = (Path(folder) / MODEL_FILE).read_text()
+    return TrainedRanker(text=text, resumed_from=int((result.metrics or {}).get(RESUMED_FROM, 0)))
 
 
 def parameters(shape: TreeShape, settings: RankingSettings, threads: int) -> dict[str, Any]:
@@ -118,7 +144,7 @@ def parameters(shape: TreeShape, settings: RankingSettings, threads: int) -> dic
     return {
         "objective": "lambdarank",
         "metric": "None",
-        "label_gain": [2**label - 1 for label in range(APPLY_LABEL + 1)],
+        "label_gain": [2**label - 1 for label in range(TOP_LABEL + 1)],
         "num_leaves": shape.leaves,
         "learning_rate": shape.learning_rate,
         "feature_fraction": shape.feature_fraction,
@@ -133,13 +159,14 @@ def parameters(shape: TreeShape, settings: RankingSettings, threads: int) -> dic
     }
 
 
-def fit_calibrator(model: str, held_out: TrainingSet) -> Calibrator | None:
-    """From raw fine score to the probability that a shown job is applied to, on requests the model never saw.
+def fit_calibrator(model: str, held_out: TrainingSet, *, wanted: int = APPLY_LABEL) -> Calibrator | None:
+    """From raw fine score to the probability that what was shown ends in label `wanted` (for jobs: an application),
+    on requests the model never saw.
 
-    Isotonic with enough applications, else Platt's sigmoid; None without applications or without anything else.
+    Isotonic with enough of them, else Platt's sigmoid; None without any or without anything else.
     """
     shown = held_out.shown
-    applied = (held_out.labels[shown] == APPLY_LABEL).astype(np.float64)
+    applied = (held_out.labels[shown] == wanted).astype(np.float64)
     if not applied.any() or applied.all():
         return None
     booster = lightgbm.Booster(model_str=model)
@@ -149,39 +176,23 @@ def fit_calibrator(model: str, held_out: TrainingSet) -> Calibrator | None:
     return _platt(scores, applied)
 
 
-def _train_worker(config: Mapping[str, Any]) -> None:
-    """Runs in each Ray Train worker: fit on this rank's requests, report the model once."""
-    import ray
-    from ray.train import Checkpoint, get_context, report
-    from ray.train.lightgbm import get_network_params
-
-    context = get_context()
-    shard = config["shards"][context.get_world_rank()]
-    distributed = context.get_world_size() > 1
-    examples: TrainingSet = ray.get(shard) if isinstance(shard, ray.ObjectRef) else shard
-    network = {"tree_learner": "data", "pre_partition": True, **get_network_params()} if distributed else {}
-    data = lightgbm.Dataset(
-        examples.features,
-        label=examples.labels,
-        group=examples.groups,
-        feature_name=[f"f{number}" for number in range(len(examples.columns))],
-        params=dict(config["parameters"]),
-        free_raw_data=True,
-    )
-    booster = lightgbm.train({**config["parameters"], **network}, data, num_boost_round=config["rounds"])
-    if context.get_world_rank():
-        report({})
+@contextlib.contextmanager
+def _scratch(workers: int) -> Iterator[Path | None]:
+    """A folder for what the driver trains itself; None where workers keep their checkpoints in the storage."""
+    if workers:
+        yield None
         return
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) if distributed else Path(tempfile.mkdtemp(dir=config["scratch"]))
-        (local / MODEL_FILE).write_text(_portable(booster.model_to_string()))
-        report({"rounds": booster.current_iteration()}, checkpoint=Checkpoint.from_directory(str(local)))
+    with tempfile.TemporaryDirectory(prefix="rolecall-train-") as folder:
+        yield Path(folder)
 
 
-def _portable(model: str) -> str:
-    """The trees without the training parameters, which name this machine's ports: equal trees, equal text."""
-    head, _, rest = model.partition("\nparameters:\n")
-    return head + "\n" + rest.partition("end of parameters\n")[2]
+def _fingerprint(examples: TrainingSet, parameters: dict[str, Any], plan: Sequence[Segment], workers: int) -> str:
+    """Names a fit by all that its trees follow from: no fit goes on from another one's checkpoint."""
+    said = {name: value for name, value in parameters.items() if name != "num_threads"}
+    digest = hashlib.sha256(json.dumps([said, str(plan), workers, examples.columns]).encode())
+    for array in (examples.features, examples.labels, examples.groups):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:12]
 
 
 @contextlib.contextmanager
@@ -195,10 +206,11 @@ def _quiet_ray() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _share(shards: Sequence[TrainingSet]) -> list[Any]:
+def _share(examples: TrainingSet, workers: int) -> list[Any]:
+    """Whole requests for each rank, in the cluster's object store."""
     import ray
 
-    return [ray.put(shard) for shard in shards]
+    return [ray.put(examples.shard(rank, workers)) for rank in range(workers)]
 
 
 def _isotonic(scores: npt.NDArray[np.float64], applied: npt.NDArray[np.float64]) -> Calibrator:

@@ -13,6 +13,7 @@ from rolecall.platform import cli_releases
 from rolecall.platform.console import EXIT_FAILED, Json, console, emit, errors, fail, table
 from rolecall.platform.errors import RoleCallError
 from rolecall.platform.settings import load_settings
+from rolecall.platform.telemetry import configure_logging
 
 COMMANDS = "rolecall.commands"
 
@@ -56,6 +57,7 @@ def _mark(ok: bool, required: bool) -> str:
 
 def main() -> None:
     """Entry point: runs a command, answers errors of RoleCall with a message and an exit code, never a traceback."""
+    configure_logging("warning")
     try:
         code = build()(standalone_mode=False) or 0
     except RoleCallError as error:

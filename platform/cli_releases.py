@@ -29,10 +29,11 @@ def list_releases(json: Json = False) -> None:
             "aliases": ", ".join(info.aliases),
             "gate": info.gate or "not judged",
             "registered": f"{info.registered_at:%Y-%m-%d %H:%M}",
+            "state": info.state,
         }
         for info in _registry().list()
     ]
-    columns = ("release", "version", "aliases", "gate", "registered")
+    columns = ("release", "version", "aliases", "gate", "registered", "state")
     emit(rows, json, lambda: console.print(table("Releases", rows, columns)))
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from rolecall.platform.duties import open_duties
 from rolecall.platform.settings import Settings
 
 MIN_PYTHON = (3, 11)
@@ -61,6 +63,7 @@ def run_checks(settings: Settings) -> list[Check]:
         [check_home(settings.home), check_disk(settings.home), check_memory()],
         check_ports(settings),
         check_services(settings),
+        check_duties(settings, datetime.now(UTC)),
     ]
     return [check for group in checks for check in group]
 
@@ -171,6 +174,18 @@ def check_ports(settings: Settings) -> Iterator[Check]:
         problem = _bind_problem(host, port)
         detail = f"{host}:{port} {problem or 'is free'}"
         yield Check(name=f"port {name}", ok=not problem, required=False, detail=detail, fix=fix)
+
+
+def check_duties(settings: Settings, now: datetime) -> Iterator[Check]:
+    """What is owed to forgotten people: a note until it is due, then a failure."""
+    for duty in open_duties(settings):
+        yield Check(
+            name="forget",
+            ok=False,
+            required=now > duty.due_at,
+            detail=f"{duty.what}; due {duty.due_at:%Y-%m-%d}",
+            fix=duty.fix,
+        )
 
 
 def check_services(settings: Settings) -> Iterator[Check]:

@@ -7,6 +7,7 @@ step nobody comes between, and sequence numbers become visible in the order they
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +33,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
-from rolecall.platform.errors import SettingsError
+from rolecall.platform.errors import ConflictError, SettingsError
 from rolecall.platform.files import locked
 
 BUSY_TIMEOUT_S = 30.0
@@ -130,6 +132,33 @@ Index(
     postgresql_where=SCHEDULE_RUNS.c.state == "running",
 )
 
+FORGOTTEN = Table(
+    "forgotten",
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("asked_at_us", BigInteger, nullable=False),
+    Column("due_at_us", BigInteger, nullable=False),
+    Column("stage", String(16), nullable=False),
+)
+
+LEDGER_KEYS = Table(
+    "ledger_keys",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("value", String(128), nullable=False),
+)
+
+TAINTED_RELEASES = Table(
+    "tainted_releases",
+    METADATA,
+    Column("model", String(256), primary_key=True),
+    Column("release_id", String(64), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("due_at_us", BigInteger, nullable=False),
+    Column("purged_at_us", BigInteger),
+)
+
 
 def open_ledger(url: str) -> Engine:
     """Connect to the ledger and create its tables where they are missing; safe when two processes start at once.
@@ -176,10 +205,60 @@ def exclusive(engine: Engine, name: str) -> Iterator[None]:
         with locked(Path(f"{engine.url.database}.{name}.lock")):
             yield
         return
-    key = int.from_bytes(hashlib.sha256(f"rolecall:{name}".encode()).digest()[:8], signed=True)
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key(name)})
         yield
+
+
+@contextmanager
+def claimed(engine: Engine, name: str) -> Iterator[None]:
+    """Hold `name` across every machine that shares the ledger, for as long as a job may take; a dead holder frees it.
+
+    Raises ConflictError at once where another process holds it, and at the end where the hold was lost meanwhile. On
+    SQLite the lock is a file beside the database. On PostgreSQL it lives in a session: the server frees it when the
+    holder's machine has not answered for a minute.
+    """
+    if engine.dialect.name == "sqlite":
+        with _claimed_file(Path(f"{engine.url.database}.{name}.lock"), name):
+            yield
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for setting in ("idle = 30", "interval = 10", "count = 3"):
+            connection.exec_driver_sql(f"SET tcp_keepalives_{setting}")
+        if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _lock_key(name)}):
+            raise _taken(name)
+        try:
+            yield
+        finally:
+            _give_back(connection, name)
+
+
+def _give_back(connection: Connection, name: str) -> None:
+    try:
+        held = connection.scalar(text("SELECT pg_advisory_unlock(:key)"), {"key": _lock_key(name)})
+    except DBAPIError as error:
+        connection.invalidate()
+        raise ConflictError(f"the claim on {name} was lost with its connection", todo="run it again") from error
+    if not held:
+        raise ConflictError(f"the claim on {name} was lost", todo="run it again")
+
+
+@contextmanager
+def _claimed_file(file: Path, name: str) -> Iterator[None]:
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _taken(name) from error
+        yield
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(f"{name} is being executed by another process", todo="wait for it to end")
+
+
+def _lock_key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"rolecall:{name}".encode()).digest()[:8], signed=True)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rolecall.platform.file_tree import FileTree
+from rolecall.platform.object_store import mlflow_environment
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.logged_model import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
 
+RELEASE_TAG = "rolecall.release"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -20,12 +26,13 @@ _ENVIRONMENT = {
 }
 
 
-def configure_mlflow(tracking_uri: str) -> MlflowClient:
+def configure_mlflow(tracking_uri: str, storage: Mapping[str, str] | None = None) -> MlflowClient:
     """Point MLflow's global functions at `tracking_uri` and return a client of it.
 
-    The environment is set before MLflow is first imported, because its telemetry starts at import.
+    `storage`: the options of the object store that artifacts are in, for which MLflow knows no place but the
+    environment. That is set before MLflow is first imported, because its telemetry starts at import.
     """
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(_ENVIRONMENT | mlflow_environment(storage or {}))
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -67,5 +74,51 @@ def log_release_model(
             code_paths=[str(path) for path in code_paths] or None,
             pip_requirements=[],
             metadata=dict(metadata or {}),
+            tags=release_tags(release_folder.name),
         )
     return str(info.model_uri)
+
+
+def release_tags(release_id: str) -> dict[str, str]:
+    """The tags of a logged model that belongs to a release: by them its bytes are found again."""
+    return {RELEASE_TAG: release_id}
+
+
+def erase_logged_models(
+    client: MlflowClient,
+    experiment_id: str,
+    release_id: str,
+    version: ModelVersion | None,
+    options: Mapping[str, str],
+) -> int:
+    """Delete the files of every model logged for a release. The entries stay, and load no more. Returns files gone."""
+    gone = 0
+    for model in _logged_models(client, experiment_id):
+        if model.tags.get(RELEASE_TAG) == release_id or (version is not None and _is_of(model, version)):
+            gone += _erase_artifacts(model.artifact_location, options)
+    return gone
+
+
+def _logged_models(client: MlflowClient, experiment_id: str) -> Iterator[LoggedModel]:
+    token: str | None = None
+    while True:
+        page = client.search_logged_models([experiment_id], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _is_of(model: LoggedModel, version: ModelVersion) -> bool:
+    """Whether a model that says no release was logged by the run that made a version, before it was made."""
+    before = model.creation_timestamp <= version.creation_timestamp
+    return RELEASE_TAG not in model.tags and model.source_run_id == version.run_id and before
+
+
+def _erase_artifacts(location: str, options: Mapping[str, str]) -> int:
+    if location.startswith(("/", "file://", "s3://")):
+        return FileTree(location, options).delete_folder("")
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(location).delete_artifacts()
+    return 1

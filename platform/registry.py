@@ -13,18 +13,27 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
 
-from rolecall.platform.errors import ConflictError, GateRefusedError, IntegrityError, NotFoundError, UnavailableError
+from rolecall.platform.errors import (
+    ConflictError,
+    GateRefusedError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    UnavailableError,
+)
 from rolecall.platform.ledger import exclusive, open_ledger
-from rolecall.platform.mlflow_setup import configure_mlflow, ensure_experiment
+from rolecall.platform.mlflow_setup import configure_mlflow, ensure_experiment, erase_logged_models
 from rolecall.platform.promotions import Promotion, Promotions
 from rolecall.platform.release import Manifest, is_release_id
 from rolecall.platform.release_store import ReleaseStore
 from rolecall.platform.settings import Settings
+from rolecall.platform.taints import Taint, Taints
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
 BUILT, CHALLENGER, CHAMPION, PREVIOUS = "built", "challenger", "champion", "previous"
 PASSED, REFUSED = "passed", "refused"
 _RELEASE, _SEAL, _GATE, _REASONS = "release_id", "manifest_sha256", "gate", "gate_reasons"
+_TAINTED, _PURGED = "tainted", "purged"
 _TAG_LENGTH = 4000
 
 
@@ -47,6 +57,15 @@ class ReleaseInfo:
     gate: str | None
     reasons: tuple[str, ...]
     aliases: tuple[str, ...]
+    taint: Taint | None = None
+
+    @property
+    def state(self) -> str:
+        """What keeps it from being served again: tainted or purged, else nothing."""
+        if self.taint is None:
+            return ""
+        word = "purged" if self.taint.purged_at else f"tainted, gone by {self.taint.due_at:%Y-%m-%d}"
+        return f"{word}: {self.taint.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +91,12 @@ class Registry:
         who: str | None = None,
     ) -> None:
         self.promotions = promotions
+        self.taints = Taints(promotions.engine, promotions.model)
         self.releases = releases
         self.model_name = promotions.model
         self.who = who or _whoami()
         with exclusive(promotions.engine, "mlflow"):  # two first starts must not both create MLflow's tables
-            self.client: MlflowClient = configure_mlflow(tracking_uri)
+            self.client: MlflowClient = configure_mlflow(tracking_uri, releases.options)
             self.experiment_id = ensure_experiment(self.client, experiment, artifacts_uri)
             if not self.client.search_registered_models(f"name='{self.model_name}'"):
                 self.client.create_registered_model(self.model_name)
@@ -127,7 +147,8 @@ class Registry:
         """Make a release the champion if `expected` still is (None: no champion yet), then mirror it in MLflow.
 
         Raises GateRefusedError where `gated` and the gate's verdict is not "passed", IntegrityError for a damaged
-        release, ConflictError when the champion changed or, with `automatic`, while a rollback holds promotion.
+        release, ConflictError for a tainted one, when the champion changed or, with `automatic`, while a rollback
+        holds promotion.
         """
         self.reconcile()
         info = self.get(release_id)
@@ -137,6 +158,7 @@ class Registry:
                 "a release that passed",
                 "promote it ungated, which is recorded, or build a better one",
             )
+        self.taints.refuse(release_id)
         self._fetch(release_id)
         row = self.promotions.promote(
             release_id, expected=expected, who=self.who, why=why, gated=gated, automatic=automatic
@@ -150,15 +172,19 @@ class Registry:
         Raises NotFoundError where there is none.
         """
         champion = self.reconcile()
+        tainted = {taint.release_id: taint for taint in self.taints.all()}
         for earlier in reversed(self.promotions.trail()[:-1]):
+            if earlier in tainted:
+                continue
             if earlier != champion and self._version(earlier) is not None and self._is_intact(earlier):
                 row = self.promotions.roll_back(earlier, expected=champion, who=self.who, why=why)
                 self.reconcile()
                 return row
+        told = [f"{name}: {tainted[name].reason}" for name in self.promotions.trail()[:-1] if name in tainted]
         raise NotFoundError(
-            f"no intact release was champion before {champion or 'this'}",
-            "an earlier champion",
-            "promote one by its id",
+            f"no intact release was champion before {champion or 'this'}" + (f" ({'; '.join(told)})" if told else ""),
+            "an earlier champion that is not tainted",
+            "promote one by its id, or build a day again",
         )
 
     def resume(self, why: str) -> bool:
@@ -192,15 +218,63 @@ class Registry:
         with exclusive(self.promotions.engine, "mirror"):
             return self._settle()
 
+    def taint(self, release_id: str, reason: str, *, at: datetime, due_at: datetime) -> bool:
+        """Mark a release that must go, in the ledger and as a tag in MLflow. False where it was marked before.
+
+        It is served on where it is the champion, but never promoted or rolled back to again.
+        """
+        fresh = self.taints.mark(release_id, reason, at=at, due_at=due_at)
+        self._tag(release_id, _TAINTED, reason)
+        for alias, number in self._aliases().items():
+            version = self._version(release_id)
+            if alias in (CHALLENGER, PREVIOUS) and version is not None and number == str(version.version):
+                self._set_alias(alias, None)
+        return fresh
+
+    def purge(self, release_id: str, *, at: datetime) -> None:
+        """Remove every byte of a tainted release: its folder, this machine's cached copy and the models MLflow keeps.
+
+        Raises ConflictError for the champion, InputError for one that is not tainted.
+        """
+        taint = self.taints.find(release_id)
+        if taint is None:
+            raise InputError(f"release {release_id} is not tainted", "a tainted release")
+        if self.champion() == release_id:
+            raise ConflictError(
+                f"release {release_id} is being served", "a release nobody serves", "promote another one first"
+            )
+        self.releases.purge(release_id, reason=taint.reason, at=at)
+        erase_logged_models(
+            self.client, self.experiment_id, release_id, self._version(release_id), self.releases.options
+        )
+        self._tag(release_id, _PURGED, at.isoformat())
+        self.taints.purged(release_id, at=at)
+
+    def fetch_to_serve(self, release_id: str) -> Path:
+        """A verified local folder of a release; cached copies of tainted ones leave this machine on the way."""
+        for taint in self.taints.all():
+            if taint.release_id != release_id:
+                self.releases.drop_cached(taint.release_id)
+        return self.releases.fetch(release_id)
+
+    def _tag(self, release_id: str, name: str, text: str) -> None:
+        version = self._version(release_id)
+        if version is not None:
+            self.client.set_model_version_tag(self.model_name, str(version.version), name, text[:_TAG_LENGTH])
+
     def list(self) -> list[ReleaseInfo]:
         """Every registered release, newest first."""
-        aliases = self._aliases()
+        aliases, taints = self._aliases(), {taint.release_id: taint for taint in self.taints.all()}
         versions = self.client.search_model_versions(f"name='{self.model_name}'", order_by=["version_number DESC"])
-        return [_info(version, aliases) for version in versions if _RELEASE in version.tags]
+        return [
+            _info(version, aliases, taints.get(version.tags[_RELEASE]))
+            for version in versions
+            if _RELEASE in version.tags
+        ]
 
     def get(self, release_id: str) -> ReleaseInfo:
         """Raises NotFoundError for a release that is not registered."""
-        return _info(self._known(release_id), self._aliases())
+        return _info(self._known(release_id), self._aliases(), self.taints.find(release_id))
 
     def diff(self, before: str, after: str) -> tuple[Change, ...]:
         """What differs between two releases: code, tables, settings, parts and metrics, in that order."""
@@ -239,7 +313,8 @@ class Registry:
             _log().error("the champion has no model version in MLflow; register it again", release=row.to_release)
             return
         self._set_alias(CHAMPION, str(version.version))
-        earlier = self.promotions.trail()[:-1]
+        tainted = {taint.release_id for taint in self.taints.all()}
+        earlier = [name for name in self.promotions.trail()[:-1] if name not in tainted]
         before = self._version(earlier[-1]) if earlier else None
         self._set_alias(PREVIOUS, str(before.version) if before else None)
         if self._aliases().get(CHALLENGER) == str(version.version):
@@ -281,6 +356,8 @@ class Registry:
         self.releases.fetch(release_id, seal=version.tags.get(_SEAL) if version else None)
 
     def _is_intact(self, release_id: str) -> bool:
+        if self.taints.find(release_id) is not None:
+            return False
         try:
             self._fetch(release_id)
         except (NotFoundError, IntegrityError):
@@ -296,7 +373,7 @@ def _whoami() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _info(version: ModelVersion, aliases: dict[str, str]) -> ReleaseInfo:
+def _info(version: ModelVersion, aliases: dict[str, str], taint: Taint | None) -> ReleaseInfo:
     registered_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=version.creation_timestamp)
     return ReleaseInfo(
         release_id=version.tags[_RELEASE],
@@ -306,6 +383,7 @@ def _info(version: ModelVersion, aliases: dict[str, str]) -> ReleaseInfo:
         gate=version.tags.get(_GATE),
         reasons=tuple(orjson.loads(version.tags.get(_REASONS, "[]"))),
         aliases=tuple(sorted(alias for alias, number in aliases.items() if number == str(version.version))),
+        taint=taint,
     )
 
 

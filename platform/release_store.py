@@ -9,14 +9,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import orjson
 from pyarrow import fs
 
 from rolecall.platform.errors import InputError, IntegrityError, NotFoundError
+from rolecall.platform.file_tree import FileTree
 from rolecall.platform.files import copy_tree, locked, sync
-from rolecall.platform.release import MANIFEST_FILE, Manifest, is_release_id, read_manifest, verify
+from rolecall.platform.object_store import is_object_store, s3_filesystem
+from rolecall.platform.release import MANIFEST_FILE, Manifest, canonical_json, is_release_id, read_manifest, verify
 
+PURGED_FILE = "purged.json"
 _FOLDER = "releases"
 
 
@@ -27,7 +33,7 @@ class ReleaseStore:
         self.uri = artifacts_uri.rstrip("/")
         self.cache_dir = cache_dir
         self.options = dict(options or {})
-        self._local = None if self.uri.startswith("s3://") else Path(self.uri.removeprefix("file://")) / _FOLDER
+        self._local = None if is_object_store(self.uri) else Path(self.uri.removeprefix("file://")) / _FOLDER
 
     def publish(self, folder: Path) -> Manifest:
         """Verify a sealed folder and make it available under its id. Returns the manifest that is stored.
@@ -50,6 +56,8 @@ class ReleaseStore:
         Raises NotFoundError where there is no such release, IntegrityError where it is damaged.
         """
         folder = (self._local or self.cache_dir / _FOLDER) / _checked(release_id)
+        if (purged := self.purged(release_id)) is not None:
+            raise NotFoundError(f"release {release_id} was {purged}", "a release that is kept", "build its day again")
         if self._local is None and not _verifies(folder, release_id):
             self._download(release_id, folder)
         if not folder.is_dir():
@@ -58,7 +66,7 @@ class ReleaseStore:
         return folder
 
     def manifest(self, release_id: str) -> Manifest:
-        """The manifest alone, its files unread. Raises NotFoundError or IntegrityError."""
+        """The manifest alone, its files unread; a purged release's too. Raises NotFoundError or IntegrityError."""
         try:
             if self._local is not None:
                 content = (self._local / _checked(release_id) / MANIFEST_FILE).read_bytes()
@@ -66,8 +74,41 @@ class ReleaseStore:
                 with self._s3().open_input_stream(self._key(release_id, MANIFEST_FILE)) as stream:
                     content = stream.read()
         except FileNotFoundError:
-            raise self._missing(release_id) from None
+            stub = self._stub(release_id)
+            if stub is None:
+                raise self._missing(release_id) from None
+            content = canonical_json(stub["manifest"])
         return _same_id(read_manifest(content), release_id)
+
+    def purge(self, release_id: str, *, reason: str, at: datetime) -> None:
+        """Remove every byte of a release and its cached copy; a stub with its manifest and the reason stays.
+
+        Purging twice, or what was never published, is harmless.
+        """
+        tree, folder = FileTree(self.uri, self.options), f"{_FOLDER}/{_checked(release_id)}"
+        files = [name for name in tree.files(folder) if name != f"{folder}/{PURGED_FILE}"]
+        if self.exists(release_id):
+            stub = {"at": at, "reason": reason, "manifest": orjson.loads(self.manifest(release_id).to_json())}
+            tree.write(f"{folder}/{PURGED_FILE}", canonical_json(stub))
+        for name in sorted(files, key=lambda name: not name.endswith(MANIFEST_FILE)):  # the manifest first: not whole
+            tree.delete(name)
+        self.drop_cached(release_id)
+
+    def purged(self, release_id: str) -> str | None:
+        """Why and when a release was purged, None where it was not."""
+        stub = self._stub(release_id)
+        return None if stub is None else f"purged on {stub['at'][:10]}: {stub['reason']}"
+
+    def drop_cached(self, release_id: str) -> None:
+        """Remove this machine's copy of a release that an object store holds."""
+        shutil.rmtree(self.cache_dir / _FOLDER / _checked(release_id), ignore_errors=True)
+
+    def _stub(self, release_id: str) -> dict[str, Any] | None:
+        try:
+            content = FileTree(self.uri, self.options).read(f"{_FOLDER}/{_checked(release_id)}/{PURGED_FILE}")
+        except FileNotFoundError:
+            return None
+        return None if self.exists(release_id) else dict(orjson.loads(content))
 
     def exists(self, release_id: str) -> bool:
         """True where a release with this id was published; says nothing about its bytes."""
@@ -139,18 +180,7 @@ class ReleaseStore:
             raise IntegrityError(f"{name} of release {manifest.id} is missing from {self.uri}") from error
 
     def _s3(self) -> fs.S3FileSystem:
-        option = {name.upper().removeprefix("AWS_"): value for name, value in self.options.items()}
-        endpoint = option.get("ENDPOINT_URL") or option.get("ENDPOINT") or ""
-        scheme, _, host = endpoint.rpartition("://")
-        return fs.S3FileSystem(
-            access_key=option.get("ACCESS_KEY_ID"),
-            secret_key=option.get("SECRET_ACCESS_KEY"),
-            session_token=option.get("SESSION_TOKEN"),
-            region=option.get("REGION") or option.get("DEFAULT_REGION"),
-            endpoint_override=host or None,
-            scheme=scheme or "https",
-            allow_bucket_creation=False,
-        )
+        return s3_filesystem(self.options)
 
     def _prefix(self) -> str:
         return self.uri.removeprefix("s3://")

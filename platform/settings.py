@@ -111,6 +111,9 @@ class RankingSettings(_Part):
     coarse_rounds: int = Field(default=80, ge=1, le=10_000)
     fine_rounds: int = Field(default=200, ge=1, le=10_000)
     workers: int = Field(default=0, ge=0, le=1024, description="Ray Train workers; 0 trains inside the driver")
+    checkpoint_rounds: int = Field(
+        default=50, ge=1, description="rounds that Ray Train workers train between two checkpoints (2 s each)"
+    )
     seed: int = 7
 
 
@@ -153,6 +156,17 @@ class ServeSettings(_Part):
     max_limit: int = Field(default=100, ge=1, le=1000)
 
 
+class RetentionSettings(_Part):
+    """How long things are kept; 0 means for ever. Nothing is removed but by `rolecall retention` and `forget`."""
+
+    events_days: int = Field(default=0, ge=0, description="events by when they occurred")
+    quarantine_days: int = Field(default=0, ge=0, description="refused rows by when they were refused")
+    logs_days: int = Field(default=0, ge=0, description="log files below home by when they were last written")
+    runs_keep: int = Field(default=0, ge=0, description="newest run folders")
+    releases_keep: int = Field(default=0, ge=0, description="newest releases, and always champion and previous")
+    forget_days: int = Field(default=30, ge=1, le=365, description="until when a forgotten person's releases are gone")
+
+
 class Settings(_Part):
     """Root of the tree. `home` and the folders of `storage` are made absolute: a Ray job runs in a temporary copy of
     the working folder."""
@@ -170,6 +184,7 @@ class Settings(_Part):
     policy: PolicySettings = PolicySettings()
     gate: GateSettings = GateSettings()
     serve: ServeSettings = ServeSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @property
     def tables_uri(self) -> str:

@@ -70,13 +70,17 @@ class TableStore:
         return self.scan(schema, version=version).select(wanted).collect().to_arrow().cast(shape)
 
     def scan(self, schema: TableSchema, *, version: int | None = None) -> pl.LazyFrame:
-        """A lazy Polars frame over one version; empty where the table does not exist."""
+        """A lazy Polars frame over one version; empty where the table does not exist.
+
+        Columns the schema gained since the table was written are null.
+        """
         table = self._open(schema.name, version)
         if table is None:
             return pl.LazyFrame(pl.from_arrow(schema.columns.empty_table()))
         if table.table_uri.startswith("file://") and "%" in table.table_uri:
             return _scan_files(table, schema)
-        return pl.scan_delta(self.path(schema.name), version=version, storage_options=self.options or None)
+        stored = pl.scan_delta(self.path(schema.name), version=version, storage_options=self.options or None)
+        return _evolved(schema, stored)
 
     def upsert(self, schema: TableSchema, rows: pa.Table, *, replace: bool = True) -> UpsertResult:
         """Insert new keys and replace changed rows in one commit; writing known rows again changes nothing.
@@ -141,14 +145,13 @@ class TableStore:
             raise InputError(f"a key of {schema.name} occurs twice in one write", f"unique {key}", "deduplicate first")
         stored = self.scan(schema).join(source.lazy().select(key), on=key, how="semi").collect()
         fresh = source.join(stored, on=key, how="anti", maintain_order="left")
-        same = source.with_columns(_fingerprint(source)).join(
+        known = source.join(stored, on=key, how="semi", maintain_order="left")
+        same = known.with_columns(_fingerprint(known)).join(
             stored.select(source.columns).with_columns(_fingerprint(stored)).select([*key, "fingerprint"]),
             on=[*key, "fingerprint"],
             how="semi",
         )
-        changed = source.join(fresh, on=key, how="anti", maintain_order="left").join(
-            same, on=key, how="anti", maintain_order="left"
-        )
+        changed = known.join(same, on=key, how="anti", maintain_order="left")
         return _arrow(fresh, schema), _arrow(changed, schema), same.height
 
     def _append(self, schema: TableSchema, rows: pa.Table) -> None:
@@ -163,7 +166,7 @@ class TableStore:
         on = " AND ".join(f"target.{k} = source.{k}" for k in schema.key)
         try:
             (
-                table.merge(rows, predicate=on, source_alias="source", target_alias="target")
+                table.merge(rows, predicate=on, source_alias="source", target_alias="target", merge_schema=True)
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
                 .execute()
@@ -179,6 +182,7 @@ class TableStore:
             self.path(schema.name),
             rows,
             mode="overwrite",
+            schema_mode="merge",
             predicate=predicate if exists else None,
             storage_options=self.options or None,
         )
@@ -193,7 +197,18 @@ def _scan_files(table: DeltaTable, schema: TableSchema) -> pl.LazyFrame:
     files = [unquote(uri) for uri in table.file_uris()]
     if not files:
         return pl.LazyFrame(pl.from_arrow(schema.columns.empty_table()))
-    return pl.scan_parquet(files, glob=False)
+    return pl.scan_parquet(files, glob=False, schema=_shape(schema), missing_columns="insert", extra_columns="ignore")
+
+
+def _evolved(schema: TableSchema, stored: pl.LazyFrame) -> pl.LazyFrame:
+    """A table written under an older schema, with the columns it lacks."""
+    present = stored.collect_schema().names()
+    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in _shape(schema).items() if name not in present]
+    return stored.with_columns(missing).select(schema.columns.names) if missing else stored
+
+
+def _shape(schema: TableSchema) -> pl.Schema:
+    return pl.DataFrame(schema.columns.empty_table()).schema
 
 
 def _conform(schema: TableSchema, rows: pa.Table) -> pa.Table:

@@ -6,6 +6,7 @@
         log.info("step finished", step="embed", seconds=12.3)
 
 One JSON object a line on stderr, times in UTC. Records of other libraries' `logging` come out the same way.
+What is personal is taken out of each record (`redaction`); metrics have no label that could name a person.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from typing import Any, Literal, TextIO
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from rolecall.platform.redaction import redact
+
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals hold people
+)
 LogLevel = Literal["debug", "info", "warning", "error"]
 QUIET_LIBRARIES = ("alembic", "feast", "httpcore", "httpx", "mlflow", "ray", "sentence_transformers", "urllib3")
 """Libraries whose warnings matter and whose chatter does not."""
@@ -36,7 +42,8 @@ def configure_logging(level: LogLevel = "info", stream: TextIO | None = None) ->
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
+                _TRACEBACKS,
+                redact,
                 structlog.processors.JSONRenderer(default=str),
             ],
         )

@@ -12,13 +12,14 @@ import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from rolecall.platform.redaction import note_personal
 from rolecall.platform.settings import ServeSettings
 from rolecall.serving import problems
 from rolecall.serving.envelope import Envelope
@@ -28,13 +29,17 @@ from rolecall.serving.models import (
     EventBatch,
     EventReceipt,
     FieldError,
+    Identifier,
     Liveness,
+    PeopleReply,
+    PeopleRequest,
     Problem,
     Readiness,
     RecommendationReply,
     RecommendationRequest,
     SearchReply,
     SearchRequest,
+    personal_texts,
 )
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -44,6 +49,12 @@ class Recommender(Protocol):
     """Ranks jobs for a person. Called on a lane: may block."""
 
     def recommend(self, request: RecommendationRequest, request_id: str) -> RecommendationReply: ...
+
+
+class PeopleRecommender(Protocol):
+    """Ranks people for a job. Called on a lane: may block."""
+
+    def people(self, job_id: str, request: PeopleRequest, request_id: str) -> PeopleReply: ...
 
 
 class Searcher(Protocol):
@@ -70,7 +81,7 @@ class GaugeSource(Protocol):
     def gauges(self) -> bytes: ...
 
 
-class Backend(Recommender, Searcher, EventSink, ReadinessSource, GaugeSource, Protocol):
+class Backend(Recommender, PeopleRecommender, Searcher, EventSink, ReadinessSource, GaugeSource, Protocol):
     """All that the HTTP side needs."""
 
 
@@ -80,9 +91,11 @@ def create_api(
     *,
     echo_request_id: bool = True,
     on_close: Callable[[], None] | None = None,
+    replica: str = "",
 ) -> FastAPI:
-    """The application. `echo_request_id`: off where a proxy adds the header; `on_close` runs at shutdown."""
-    routes = Routes(backend, settings)
+    """The application. `echo_request_id`: off where a proxy adds the header; `on_close` runs at shutdown;
+    `replica`: what metrics call this process where there are several."""
+    routes = Routes(backend, settings, replica)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -109,8 +122,8 @@ def create_api(
 class Routes:
     """The handlers, and the two lanes they compute on: ranking, and writing events."""
 
-    def __init__(self, backend: Backend, settings: ServeSettings) -> None:
-        self.metrics = ServingMetrics()
+    def __init__(self, backend: Backend, settings: ServeSettings, replica: str = "") -> None:
+        self.metrics = ServingMetrics(replica)
         self._backend = backend
         self._settings = settings
         most = settings.max_ongoing_requests + settings.max_queued_requests
@@ -132,6 +145,13 @@ class Routes:
         router = APIRouter(prefix="/v1", dependencies=keyed, tags=["answers"])
         add = partial(_add, router, "POST", refusals=(401, 413, 422, 503, 504) if keyed else (413, 422, 503, 504))
         add("/recommendations", self.recommend, RecommendationReply, "Jobs for a person")
+        add(
+            "/jobs/{job_id}/candidates",
+            self.people,
+            PeopleReply,
+            "People for a job",
+            more_refusals=(404, 409),
+        )
         add("/search", self.search, SearchReply, "Jobs for a text")
         add("/events", self.accept, EventReceipt, "What people did, kept durably", status=202)
         return router
@@ -149,17 +169,29 @@ class Routes:
         """Jobs for a stored candidate, or for a profile given here. A candidate id that is not known is answered
         from the profile, or from the filters alone, and the reply says `known: false`."""
         self._check_limit(body.limit)
+        note_personal(*personal_texts(body))
         reply = await self.ranking.run(partial(self._backend.recommend, body, request.state.request_id))
+        self.metrics.ranked(reply.trace, known=reply.known)
+        return _json(reply)
+
+    async def people(self, request: Request, job_id: Annotated[Identifier, Path()], body: PeopleRequest) -> Response:
+        """People who agreed to be recommended, for a job of the release or one described in `job`. 404: the release
+        does not hold the job and `job` does not describe it; 409: the release recommends nobody."""
+        self._check_limit(body.limit)
+        reply = await self.ranking.run(partial(self._backend.people, job_id, body, request.state.request_id))
         self.metrics.ranked(reply.trace, known=reply.known)
         return _json(reply)
 
     async def search(self, request: Request, body: SearchRequest) -> Response:
         """Jobs for a text, by meaning and by words."""
         self._check_limit(body.limit)
+        note_personal(body.text)
         return _json(await self.ranking.run(partial(self._backend.search, body, request.state.request_id)))
 
     async def accept(self, body: EventBatch) -> Response:
-        """Answered once every event is committed. Sending the same `event_id` again changes nothing."""
+        """Answered once every event is committed. Sending the same `event_id` again changes nothing. Events of
+        people who asked to be forgotten are dropped and counted."""
+        note_personal(*(event.candidate_id for event in body.events))
         receipt = await self.writing.run(partial(self._backend.accept, body))
         self.metrics.received(receipt)
         return _json(receipt, 202)
@@ -219,11 +251,12 @@ def _add(
     *,
     status: int = 200,
     refusals: Sequence[int] = (),
+    more_refusals: Sequence[int] = (),
 ) -> None:
     """A route whose reply is described but not validated a second time."""
     refused: dict[int | str, dict[str, Any]] = {
         code: {"description": "Problem details", "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
-        for code in refusals
+        for code in sorted((*refusals, *more_refusals))
     }
     described: dict[int | str, dict[str, Any]] = {status: {"model": reply}, **refused}
     router.add_api_route(

@@ -6,6 +6,9 @@ Serve's HAProxy. The replica's event loop runs the handlers; computing has its o
     with run_server(settings, blocking=False) as server:
         httpx.post(f"{server.url}/v1/recommendations", json={"candidate_id": "c1"})
 
+On a cluster a Serve configuration names the builder, `import_path: rolecall.serving.app:app`, and every replica
+reads its settings from its own node (infra/serve/serve.yaml).
+
 `ray.serve` reads its flags from the environment when it is imported, so it is imported inside functions,
 after Ray was started with those flags.
 """
@@ -19,13 +22,14 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rolecall.platform.errors import ConflictError, UnavailableError
+from rolecall.platform.errors import ConflictError, InputError, UnavailableError
 from rolecall.platform.ray_runtime import RayHandle, actor_env, start_ray
-from rolecall.platform.settings import ServeSettings, Settings
+from rolecall.platform.settings import ServeSettings, Settings, load_settings
+from rolecall.platform.telemetry import configure_logging
 from rolecall.serving.api import create_api
 from rolecall.serving.problems import RETRY_AFTER_S
 from rolecall.serving.state import ServingState
@@ -45,16 +49,29 @@ WEDGED_AFTER = 6.0
 
 
 class Replica:
-    """One serving process. Serve sends it requests once it is built, and it is built once its release is loaded."""
+    """One serving process. Serve sends it requests once it is built, and it is built once its release is loaded.
 
-    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Serve awaits it
-        self._settings = settings
-        self._state = await asyncio.to_thread(ServingState.open, settings)
+    `settings`: None reads this node's own, from `ROLECALL_*` and `$ROLECALL_CONFIG`: nodes share no folder, so their
+    homes may differ, and credentials then travel in no object of Ray's.
+    """
+
+    async def __init__(self, settings: Settings | None) -> None:  # type: ignore[misc]  # Serve awaits it
+        self._settings = load_settings() if settings is None else settings
+        configure_logging(self._settings.log_level)
+        self._state = await asyncio.to_thread(ServingState.open, self._settings)
         self._state.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor. Serve adds the request id to every answer itself."""
-        self._api = create_api(self._state, self._settings.serve, echo_request_id=False, on_close=self._state.close)
+        from ray import serve
+
+        self._api = create_api(
+            self._state,
+            self._settings.serve,
+            echo_request_id=False,
+            on_close=self._state.close,
+            replica=serve.get_replica_context().replica_id.unique_id,
+        )
         return self._api
 
     async def check_health(self) -> None:
@@ -121,12 +138,31 @@ def run_server(settings: Settings, *, blocking: bool, on_ready: Callable[[str], 
     return server
 
 
+def app(arguments: Mapping[str, str]) -> Any:
+    """The Serve application for a Serve configuration file. Called on a node of the cluster, with its settings.
+
+    Options under `deployments:` in the file win over `deployment_options`. There are no `args:`: what they would say
+    is said by settings, on each node. Raises InputError where some are given, SettingsError for wrong settings.
+    """
+    if arguments:
+        raise InputError(
+            f"args {', '.join(sorted(arguments))} in the Serve configuration",
+            "none",
+            "set ROLECALL_* in the environment of the nodes",
+        )
+    return _bind(load_settings(), None)
+
+
 def build(settings: Settings) -> Any:
-    """The Serve application of these settings, for `serve.run` or a cluster's Serve configuration."""
+    """The Serve application for `serve.run`. In cluster mode each replica reads the settings of its own node."""
+    return _bind(settings, None if settings.mode == "cluster" else settings)
+
+
+def _bind(settings: Settings, carried: Settings | None) -> Any:
     from ray import serve
 
     deployment: Any = serve.deployment(serve.ingress()(Replica), **deployment_options(settings))
-    return deployment.bind(settings)
+    return deployment.bind(carried)
 
 
 def deployment_options(settings: Settings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rolecall.platform.settings import load_settings
 if TYPE_CHECKING:
     from rolecall.serving.state import ServingState
 
-Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many jobs.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,13 +39,17 @@ def recommend(
     skill: Annotated[list[str] | None, typer.Option("--skill", help="A skill; may be repeated.")] = None,
     city: Annotated[str | None, typer.Option("--city")] = None,
     country: Annotated[str | None, typer.Option("--country")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="A job id: recommend people for it instead.")] = None,
     limit: Limit = 10,
     json: Json = False,
 ) -> None:
-    """Jobs for a candidate, or for a profile described here, from the champion release."""
+    """Jobs for a candidate, or for a profile described here, from the champion release; with --job, people for it."""
     from rolecall.serving.models import Profile, RecommendationRequest
     from rolecall.serving.printing import print_recommendations
 
+    if job is not None:
+        _recommend_people(job, limit, json, alone=candidate is None and not any((title, skill, city, country)))
+        return
     described = any(part is not None for part in (title, skill, city, country))
     if candidate is None and not described:
         raise InputError("neither a candidate nor a profile", "CANDIDATE, or --title, --skill, --city, --country")
@@ -55,6 +59,17 @@ def recommend(
     with _champion() as state:
         reply = state.recommend(request, uuid.uuid4().hex)
     emit(reply.model_dump(mode="json"), json, lambda: print_recommendations(reply, candidate or "the profile"))
+
+
+def _recommend_people(job: str, limit: int, json: bool, *, alone: bool) -> None:
+    from rolecall.serving.models import PeopleRequest
+    from rolecall.serving.printing import print_people
+
+    if not alone:
+        raise InputError("--job together with a candidate or a profile", "one or the other", "leave one out")
+    with _champion() as state:
+        reply = state.people(job, PeopleRequest(limit=limit), uuid.uuid4().hex)
+    emit(reply.model_dump(mode="json"), json, lambda: print_people(reply, job))
 
 
 def search(text: str, limit: Limit = 10, json: Json = False) -> None:

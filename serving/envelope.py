@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rolecall.platform.redaction import personal_scope
 from rolecall.serving.metrics import ServingMetrics
 from rolecall.serving.problems import crash_response, problem_response
 
@@ -32,6 +33,10 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with personal_scope():
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         status = 0
         headers = Headers(scope=scope)
@@ -53,7 +58,7 @@ class Envelope:
             else:
                 await self._app(scope, self._limited(receive), sending)
         except Exception as error:  # noqa: BLE001 - the edge of the process: the caller gets an answer, the log the reason
-            _LOG.error("request %s to %s failed", request_id, scope["path"], exc_info=error)
+            _LOG.error("request %s to %s failed", request_id, _route(scope), exc_info=error)
             if not status:
                 await crash_response(request_id)(scope, receive, sending)
         finally:

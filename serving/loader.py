@@ -8,7 +8,8 @@ The folder is never written to: the index is opened as a private copy below `scr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, Self
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rolecall.features.catalogue import Catalogue
-from rolecall.features.context import CandidateContext
+from rolecall.features.context import CandidateContext, JobQuestion
 from rolecall.features.embedder import Embedder
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import Lexicon
@@ -31,6 +32,8 @@ from rolecall.platform.vectors.protocol import VectorIndex
 from rolecall.serving import parts
 from rolecall.serving.funnel import Funnel, FunnelRequest, SnapshotJobFeatures
 from rolecall.serving.parts import EmbedderPart, FeaturesPart, PolicyPart
+from rolecall.serving.people_funnel import PeopleFunnel, PeopleRequest
+from rolecall.serving.people_loader import has_people, load_people
 from rolecall.serving.policy import Policy
 from rolecall.serving.profiles import Encoder, ProfileVectors
 from rolecall.serving.ranker import Calibrator, Ranker
@@ -38,6 +41,7 @@ from rolecall.serving.recall import Recall
 from rolecall.serving.search import Search
 
 WARM_UP = CandidateContext(desired_titles=("engineer",), resume_text="warm up", skills=("planning",))
+WARM_UP_JOB = JobQuestion(title="engineer", skills=("planning",))
 
 
 class NamedEncoder(Encoder, Protocol):
@@ -49,16 +53,23 @@ class NamedEncoder(Encoder, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRelease:
-    """One release, open and warm. `close` ends the index and removes its private copy; closing twice is harmless."""
+    """One release, open and warm. `people`: None where it recommends nobody to employers.
+
+    `close` ends the indexes and removes their private copies; closing twice is harmless.
+    """
 
     manifest: Manifest
     funnel: Funnel
     search: Search
     embedder: NamedEncoder
     index: VectorIndex
+    people: PeopleFunnel | None = None
+    people_index: VectorIndex | None = None
 
     def close(self) -> None:
         self.index.close()
+        if self.people_index is not None:
+            self.people_index.close()
 
     def __enter__(self) -> Self:
         return self
@@ -86,20 +97,31 @@ def load_release(
     manifest = verify(folder, seal=seal)
     used = _embedder(EmbedderPart.read(folder), settings.embedder, embedder, threads)
     pairs = _pairs(folder)
-    index = open_index(settings.vectors, folder / parts.INDEX, scratch=scratch)
-    try:
+    with contextlib.ExitStack() as opened:
+        index = _open(opened, settings, folder / parts.INDEX, scratch)
         release = _assemble(folder, manifest, pairs, index, used, threads)
+        if has_people(folder):
+            people = _open(opened, settings, folder / parts.PEOPLE_INDEX, scratch)
+            funnel = load_people(folder, pairs, people, used, release_id=manifest.id, threads=threads)
+            release = replace(release, people=funnel, people_index=people)
         warm_up(release, manifest.as_of)
-    except BaseException:
-        index.close()
-        raise
+        opened.pop_all()
     return release
+
+
+def _open(opened: contextlib.ExitStack, settings: Settings, file: Path, scratch: Path) -> VectorIndex:
+    """An index that is closed again unless everything else opens too."""
+    index = open_index(settings.vectors, file, scratch=scratch)
+    opened.callback(index.close)
+    return index
 
 
 def warm_up(release: LoadedRelease, at: datetime) -> None:
     """Ask what a visitor will ask: loads the model's weights, touches every array."""
     release.funnel.recommend(FunnelRequest(context=WARM_UP, at=at, request_id="warm-up"))
     release.search.search("warm up", at=at)
+    if release.people is not None:
+        release.people.recommend(PeopleRequest(context=WARM_UP_JOB, at=at, request_id="warm-up"))
 
 
 def _assemble(

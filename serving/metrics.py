@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from rolecall.serving.models import EventReceipt, Readiness, Stage
 
@@ -13,12 +15,17 @@ _COUNTS = (0, 1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 
 
 class ServingMetrics:
-    """Counters and histograms in a registry of their own, so that two applications in a process do not mix."""
+    """Counters and histograms in a registry of their own, so that two applications in a process do not mix.
+
+    `replica`: a label that every sample then has. Behind a proxy any one of the replicas answers a scrape: told apart
+    by this label, no counter ever goes back, and rates over some minutes are right for all of them.
+    """
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self) -> None:
+    def __init__(self, replica: str = "") -> None:
         self.registry = CollectorRegistry()
+        self._exposed = _Labelled(self.registry, "replica", replica) if replica else self.registry
         self._requests = Counter(
             "rolecall_http_requests", "Answers by route and status", ("route", "status"), registry=self.registry
         )
@@ -42,6 +49,11 @@ class ServingMetrics:
         self._inside = Gauge("rolecall_lane_requests", "Waiting or running", ("lane",), registry=self.registry)
         self._ready = Gauge("rolecall_ready", "1 when requests are answered", registry=self.registry)
         self._release = Gauge("rolecall_release", "1 for the served release", ("release_id",), registry=self.registry)
+        self._as_of = Gauge(
+            "rolecall_release_as_of_timestamp_seconds",
+            "The day the served release was built for",
+            registry=self.registry,
+        )
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one answer."""
@@ -60,6 +72,7 @@ class ServingMetrics:
         """Count the events of one batch."""
         self._events.labels("accepted").inc(receipt.accepted)
         self._events.labels("duplicate").inc(receipt.duplicate)
+        self._events.labels("dropped").inc(receipt.dropped)
 
     def render(self, readiness: Readiness, inside: dict[str, int]) -> bytes:
         """The exposition text, with the gauges as they are now."""
@@ -67,6 +80,21 @@ class ServingMetrics:
         self._release.clear()
         if readiness.release_id:
             self._release.labels(readiness.release_id).set(1)
+        if readiness.release_as_of:
+            self._as_of.set(readiness.release_as_of.timestamp())
         for lane, count in inside.items():
             self._inside.labels(lane).set(count)
-        return generate_latest(self.registry)
+        return generate_latest(self._exposed)
+
+
+class _Labelled(Collector):
+    """The samples of a registry with one more label."""
+
+    def __init__(self, registry: CollectorRegistry, name: str, value: str) -> None:
+        self._registry = registry
+        self._label = {name: value}
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample._replace(labels=self._label | sample.labels) for sample in metric.samples]
+            yield metric

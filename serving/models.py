@@ -102,6 +102,13 @@ class RecommendationRequest(_Wire):
         return self
 
 
+def personal_texts(request: RecommendationRequest) -> tuple[str, ...]:
+    """What of a request tells about a person: not for any log."""
+    told = request.profile
+    texts = (told.resume_text, *told.desired_titles, *told.skills) if told else ()
+    return (*((request.candidate_id,) if request.candidate_id else ()), *(text for text in texts if text))
+
+
 class RecommendedJob(_Wire):
     """One job of the answer. `score`, from 0 to 1: where applications were logged the
     calibrated probability of one, else the logistic function of the ranker's score, good for order alone."""
@@ -132,6 +139,98 @@ class RecommendationReply(_Wire):
     release_id: str
     known: bool = Field(description="False: the candidate id has no stored features, the answer rests on content alone")
     items: tuple[RecommendedJob, ...]
+    trace: tuple[Stage, ...]
+
+
+class PeopleFilters(_Wire):
+    """Conditions every person of the answer meets. Values within one list are alternatives; the fields add up."""
+
+    countries: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    regions: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    cities: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    seniorities: tuple[Seniority, ...] = Field(default=(), max_length=MAX_LIST)
+    skills: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST, description="people who list any of them")
+    near: Near | None = None
+    active_since: AwareDatetime | None = Field(default=None, description="heard of at or after this instant")
+
+
+class JobBody(_Wire):
+    """A job described in the request itself: nothing of it is stored."""
+
+    title: ShortText
+    description: LongText = ""
+    employer_id: Identifier | None = Field(
+        default=None, description="who asks; without it, people who hide from anyone are not shown"
+    )
+    skills: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    category_path: tuple[ShortText, ...] = Field(default=(), max_length=MAX_LIST)
+    seniority: Seniority | None = None
+    city: ShortText | None = None
+    region: ShortText | None = None
+    country: ShortText | None = None
+    lat: Latitude | None = None
+    lon: Longitude | None = None
+    remote: bool | None = None
+    salary_min: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    salary_max: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _has_whole_coordinates(self) -> JobBody:
+        if (self.lat is None) != (self.lon is None):
+            raise ValueError("lat and lon belong together: give both or neither")
+        return self
+
+
+class PeopleRequest(_Wire):
+    """People for a job. `job` describes one that the release does not hold yet; of one that it holds, the release's
+    own content counts."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {"limit": 10},
+                {"filters": {"countries": ["DE"], "skills": ["sql"]}, "exclude_applicants": False, "limit": 5},
+                {
+                    "job": {
+                        "title": "data analyst",
+                        "skills": ["sql", "python"],
+                        "employer_id": "e-9",
+                        "country": "DE",
+                    },
+                    "limit": 5,
+                },
+            ]
+        },
+    )
+    job: JobBody | None = None
+    filters: PeopleFilters = PeopleFilters()
+    exclude_applicants: bool = Field(
+        default=True, description="True: only people who did not apply to this job; False: those who did come first"
+    )
+    limit: int = Field(default=10, ge=1, le=WIDEST_LIMIT)
+
+
+class RecommendedPerson(_Wire):
+    """One person of the answer, who agreed to be recommended. `score`, from 0 to 1: where outcomes were logged the
+    calibrated probability of one that both sides want, once they see the job; else good for order alone."""
+
+    candidate_id: str
+    score: float
+    position: int = Field(description="1 is the top")
+    propensity: float = Field(description="probability that the policy showed this person at this position")
+    reasons: tuple[str, ...]
+
+
+class PeopleReply(_Wire):
+    """The answer to an employer."""
+
+    request_id: str
+    release_id: str
+    known: bool = Field(description="False: the release does not hold the job, the answer rests on the content given")
+    trained: bool = Field(description="False: no outcome was known to learn from, people come in order of content")
+    items: tuple[RecommendedPerson, ...]
     trace: tuple[Stage, ...]
 
 
@@ -212,10 +311,11 @@ class EventBatch(_Wire):
 
 
 class EventReceipt(_Wire):
-    """Sent once every event is on disk. Accepted + duplicate = events sent."""
+    """Sent once every event is on disk. Accepted + duplicate + dropped = events sent."""
 
     accepted: int
     duplicate: int
+    dropped: int = Field(default=0, description="events of people who asked to be forgotten: not kept")
 
 
 class Readiness(_Wire):
@@ -223,6 +323,7 @@ class Readiness(_Wire):
 
     ready: bool
     release_id: str | None = None
+    release_as_of: AwareDatetime | None = Field(default=None, description="the instant that the release was built for")
     previous_release_id: str | None = None
     checks: dict[str, str] = Field(default_factory=dict, description="each part and its state: ok, or what is missing")
 

@@ -20,6 +20,13 @@ COARSE = "coarse.txt"
 FINE = "fine.txt"
 CALIBRATOR = "calibrator.json"
 JOB_FEATURES = "job_features.parquet"
+PEOPLE = "people.parquet"
+PEOPLE_WORDS = "people_words.npz"
+PEOPLE_VECTORS = "people_vectors.npz"
+PEOPLE_INDEX = "people_index.tar"
+PEOPLE_COARSE = "people_coarse.txt"
+PEOPLE_FINE = "people_fine.txt"
+PEOPLE_CALIBRATOR = "people_calibrator.json"
 
 
 class _PartFile(BaseModel):
@@ -85,3 +92,18 @@ class PolicyPart(_PartFile):
     @classmethod
     def name(cls) -> str:
         return "policy.json"
+
+
+class PeoplePart(_PartFile):
+    """The other direction: people for jobs. A release without this file recommends nobody.
+
+    `trained`: the people rankers learned from outcomes; else people come in the order of their content.
+    """
+
+    trained: bool
+    coarse_columns: tuple[str, ...]
+    fine_columns: tuple[str, ...]
+
+    @classmethod
+    def name(cls) -> str:
+        return "people.json"

@@ -10,8 +10,10 @@ Caps give way, in the order title, employer, duplicate, before a slot stays empt
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
 from rolecall.platform.settings import PolicySettings
 
+Q = TypeVar("Q")
 Mask = npt.NDArray[np.bool_]
 
 
@@ -33,21 +36,26 @@ class Selection:
     propensities: Floats
 
 
-class Policy:
-    """Plain rules over one catalogue; the same request id gives the same selection."""
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """What the caps count, by row: equal codes belong together, -1 (employers) to nobody."""
 
-    def __init__(self, settings: PolicySettings, catalogue: Catalogue, vectors: JobVectors) -> None:
+    title: Rows
+    employer: Rows
+
+
+class Rerank(ABC, Generic[Q]):
+    """The rules both directions share; the same request id gives the same selection."""
+
+    def __init__(self, settings: PolicySettings, vectors: JobVectors) -> None:
         self.settings = settings
-        self.catalogue = catalogue
         self.vectors = vectors
 
-    def select(
-        self, rows: Rows, scores: Floats, context: CandidateContext, *, at_us: float, limit: int, request_id: str
-    ) -> Selection:
-        """Fill up to `limit` slots: fewer only where fewer jobs are eligible."""
+    def select(self, rows: Rows, scores: Floats, context: Q, *, at_us: float, limit: int, request_id: str) -> Selection:
+        """Fill up to `limit` slots: fewer only where fewer rows are eligible."""
         eligible = np.flatnonzero(self.eligible(rows, context, at_us))
-        relevance = self._relevance(rows[eligible], scores[eligible], at_us)
-        slots = _Slots(self, rows[eligible], relevance)
+        relevance = self._relevance(rows[eligible], scores[eligible], context, at_us)
+        slots = _Slots(self.settings, self.vectors, rows[eligible], relevance, self._groups(rows[eligible]))
         random = np.random.default_rng(seed_of(request_id))
         for _ in range(min(limit, len(eligible))):
             slots.fill(random, self.settings.exploration)
@@ -56,8 +64,31 @@ class Policy:
             propensities=np.array(slots.propensities, np.float32),
         )
 
-    def eligible(self, rows: Rows, context: CandidateContext, at_us: float) -> Mask:
+    @abstractmethod
+    def eligible(self, rows: Rows, context: Q, at_us: float) -> Mask:
         """Which rows may be shown at all."""
+
+    @abstractmethod
+    def _groups(self, rows: Rows) -> Groups:
+        """What the caps count."""
+
+    def _relevance(self, rows: Rows, scores: Floats, context: Q, at_us: float) -> Floats:
+        """Scores scaled to [0, 1]."""
+        if not len(rows):
+            return np.zeros(0, np.float32)
+        low, high = float(scores.min()), float(scores.max())
+        return np.asarray((scores - low) / (high - low) if high > low else np.ones_like(scores), np.float32)
+
+
+class Policy(Rerank[CandidateContext]):
+    """Which jobs a person is shown."""
+
+    def __init__(self, settings: PolicySettings, catalogue: Catalogue, vectors: JobVectors) -> None:
+        super().__init__(settings, vectors)
+        self.catalogue = catalogue
+
+    def eligible(self, rows: Rows, context: CandidateContext, at_us: float) -> Mask:
+        """Which jobs may be shown at all."""
         hidden: AbstractSet[str] = set(context.history)
         if self.settings.hide_applied:
             hidden |= context.applied
@@ -65,32 +96,33 @@ class Policy:
             hidden |= context.dismissed
         return self.catalogue.live(rows, at_us) & ~np.isin(rows, self.catalogue.rows_of(sorted(hidden)))
 
-    def _relevance(self, rows: Rows, scores: Floats, at_us: float) -> Floats:
-        if not len(rows):
-            return np.zeros(0, np.float32)
-        low, high = float(scores.min()), float(scores.max())
-        relevance = (scores - low) / (high - low) if high > low else np.ones_like(scores)
+    def _groups(self, rows: Rows) -> Groups:
+        return Groups(title=self.catalogue.title.codes[rows], employer=self.catalogue.employer.codes[rows])
+
+    def _relevance(self, rows: Rows, scores: Floats, context: CandidateContext, at_us: float) -> Floats:
+        relevance = super()._relevance(rows, scores, context, at_us)
         half_life = self.settings.freshness_half_life_days
-        if half_life:
+        if half_life and len(rows):
             age = np.nan_to_num(
                 np.maximum((at_us - self.catalogue.posted[rows]) / MICROSECONDS_A_DAY, 0), nan=half_life
             )
-            relevance = relevance * 0.5 ** (age / half_life)
-        return np.asarray(relevance, np.float32)
+            relevance = np.asarray(relevance * 0.5 ** (age / half_life), np.float32)
+        return relevance
 
 
 class _Slots:
     """The state of one selection: what was picked, and what that leaves open."""
 
-    def __init__(self, policy: Policy, rows: Rows, relevance: Floats) -> None:
-        catalogue = policy.catalogue
+    def __init__(
+        self, settings: PolicySettings, vectors: JobVectors, rows: Rows, relevance: Floats, groups: Groups
+    ) -> None:
         self.picks: list[int] = []
         self.propensities: list[float] = []
-        self._settings = policy.settings
+        self._settings = settings
         self._relevance = relevance
-        self._title = catalogue.title.codes[rows]
-        self._employer = catalogue.employer.codes[rows]
-        self._vectors = policy.vectors.rows(rows) if policy.settings.diversity else None
+        self._title = groups.title
+        self._employer = groups.employer
+        self._vectors = vectors.rows(rows) if settings.diversity else None
         self._nearest = np.zeros(len(rows), np.float32)
         self._left = np.ones(len(rows), np.bool_)
         self._duplicate = np.zeros(len(rows), np.bool_)

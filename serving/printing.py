@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rolecall.platform.console import console, table
-from rolecall.serving.models import RecommendationReply
+from rolecall.serving.models import PeopleReply, RecommendationReply
 
 
 def print_recommendations(reply: RecommendationReply, who: str) -> None:
@@ -21,5 +21,20 @@ def print_recommendations(reply: RecommendationReply, who: str) -> None:
         for item in reply.items
     ]
     console.print(table(f"For {who}" + ("" if reply.known else " (never seen: from content alone)"), rows))
+    _print_trace(reply)
+
+
+def print_people(reply: PeopleReply, job_id: str) -> None:
+    """People with their reasons, then what each stage let through and how long it took."""
+    rows = [
+        {"#": item.position, "candidate": item.candidate_id, "score": item.score, "reasons": "; ".join(item.reasons)}
+        for item in reply.items
+    ]
+    order = "" if reply.trained else " (no outcomes to learn from: in order of content)"
+    console.print(table(f"For job {job_id}{order}", rows))
+    _print_trace(reply)
+
+
+def _print_trace(reply: RecommendationReply | PeopleReply) -> None:
     stages = " -> ".join(f"{s.stage} {s.count_out:,} ({s.milliseconds:.1f} ms)" for s in reply.trace)
     console.print(f"[dim]release {reply.release_id}: {stages}[/]")

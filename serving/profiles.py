@@ -21,8 +21,8 @@ class Encoder(Protocol):
     def encode(self, texts: Sequence[str]) -> Floats: ...
 
 
-class ProfileVectors:
-    """Vectors of profile texts, the last few kept: the embedder is the slowest thing a request can ask for."""
+class TextVectors:
+    """Vectors of texts, the last few kept: the embedder is the slowest thing a request can ask for."""
 
     def __init__(self, encoder: Encoder, *, kept: int = 20_000) -> None:
         self._encoder = encoder
@@ -30,11 +30,8 @@ class ProfileVectors:
         self._vectors: OrderedDict[bytes, Floats] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, context: CandidateContext) -> Floats | None:
-        """Unit vector float32[d] of the profile's text, None where the profile says nothing."""
-        text = candidate_text(context)
-        if not text:
-            return None
+    def vector(self, text: str) -> Floats:
+        """Unit vector float32[d]."""
         key = hashlib.blake2b(text.encode(), digest_size=16).digest()
         with self._lock:
             if key in self._vectors:
@@ -46,3 +43,12 @@ class ProfileVectors:
             while len(self._vectors) > self._kept:
                 self._vectors.popitem(last=False)
         return vector
+
+
+class ProfileVectors(TextVectors):
+    """Vectors of profile texts."""
+
+    def of(self, context: CandidateContext) -> Floats | None:
+        """Unit vector float32[d] of the profile's text, None where the profile says nothing."""
+        text = candidate_text(context)
+        return self.vector(text) if text else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Literal
@@ -69,10 +69,16 @@ class Ranker:
     """Scores feature rows with one booster. `columns`: the names it was trained on, in order."""
 
     def __init__(
-        self, model: str, columns: Sequence[str], *, calibrator: Calibrator | None = None, threads: int = 1
+        self,
+        model: str,
+        columns: Sequence[str],
+        *,
+        calibrator: Calibrator | None = None,
+        threads: int = 1,
+        check: Callable[[Sequence[str]], None] = check_columns,
     ) -> None:
-        """Raises IntegrityError where the model reads another number of columns, InputError on an unknown one."""
-        check_columns(columns)
+        """`check`: raises InputError on an unknown column. IntegrityError where the model reads another number."""
+        check(columns)
         self.columns = tuple(columns)
         self.calibrator = calibrator
         self._threads = threads
@@ -95,3 +101,18 @@ class Ranker:
         if self.calibrator is None:
             return np.asarray(1 / (1 + np.exp(-scores)), np.float32)
         return self.calibrator.probability(scores)
+
+
+class ColumnSum:
+    """What ranks where there was nothing to learn from: the sum of some columns that lie in [0, 1], unknown as 0."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+
+    def score(self, matrix: Floats) -> Floats:
+        """float32[n] of matrix float32[n, len(columns)], larger is better."""
+        return np.asarray(np.nan_to_num(matrix, nan=0.0).sum(axis=1), np.float32)
+
+    def probability(self, scores: Floats) -> Floats:
+        """The mean of the columns: good for order alone."""
+        return np.asarray(np.clip(scores / len(self.columns), 0, 1), np.float32)

@@ -11,6 +11,7 @@ from rolecall.features.candidates import candidate_context, with_events
 from rolecall.features.context import CandidateContext
 from rolecall.features.schema import ENGAGEMENT_EVENTS
 from rolecall.platform.event_log import LoggedEvent
+from rolecall.platform.forgotten import ForgottenPeople
 
 MOST_RECENT = 200
 TOLD_KINDS = (*ENGAGEMENT_EVENTS, "dismiss")
@@ -43,13 +44,24 @@ class Seen:
 class CandidateReader:
     """Contexts by candidate id. Stored features are from the last run; what was posted since is laid over them."""
 
-    def __init__(self, features: OnlineFeatures, events: PostedEvents, *, history_length: int) -> None:
+    def __init__(
+        self,
+        features: OnlineFeatures,
+        events: PostedEvents,
+        *,
+        history_length: int,
+        forgotten: ForgottenPeople | None = None,
+    ) -> None:
+        self._forgotten = forgotten
         self._features = features
         self._events = events
         self._history_length = history_length
 
     def read(self, candidate_id: str, at: datetime) -> CandidateContext:
-        """The candidate as known at `at`; `known` is False where nothing is stored and nothing was posted."""
+        """The candidate as known at `at`; `known` is False where nothing is stored and nothing was posted, and for
+        somebody who asked to be forgotten."""
+        if self._forgotten is not None and self._forgotten.contains([candidate_id])[0]:
+            return CandidateContext()
         row = self._features.online_candidates([candidate_id], at=at)[0]
         context = candidate_context(candidate_id, row, at=at)
         until = _instant(row.get("last_engaged_epoch"))

@@ -8,8 +8,10 @@ profile, for the newest history jobs, and for their places. The answers are fuse
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from rolecall.features.pairs import PreparedCandidate
 from rolecall.features.text import candidate_lexical_text, tokens
 from rolecall.platform.vectors.protocol import DenseQuery, Hits, Query, SearchFilter, SparseQuery, VectorIndex
 
+P = TypeVar("P")
 RANK_OFFSET = 60
 HISTORY_WORDS = 5
 """Newest history jobs whose words and places are asked for."""
@@ -41,15 +44,40 @@ asked where no other vector is known, since words alone may find too few."""
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieved:
-    """Jobs worth ranking, best first. `sources` uint8: bit i is set where question i of QUESTIONS found the job."""
+    """Rows worth ranking, best first. `sources` uint8: bit i is set where question i found the row."""
 
     rows: Rows
     scores: Floats
     sources: npt.NDArray[np.uint8]
 
 
-class Recall:
-    """Asks a release's vector index about one candidate."""
+class FusedRecall(ABC, Generic[P]):
+    """Asks a vector index several questions at once and fuses the answers. `weights`: of each question by name."""
+
+    def __init__(self, index: VectorIndex, weights: Mapping[str, float]) -> None:
+        self.index = index
+        self.weights = dict(weights)
+        self._bits = {name: 1 << place for place, name in enumerate(weights)}
+
+    def retrieve(self, prepared: P, conditions: SearchFilter, limit: int) -> Retrieved:
+        """Up to `limit` rows that meet the conditions; equal fused scores are ordered by row."""
+        questions = self._questions(prepared)
+        depth = limit if len(questions) == 1 else math.ceil(DEPTH * limit)
+        hits = self.index.search(list(questions.values()), conditions, depth)
+        return fuse(
+            hits, [self.weights[name] for name in questions], limit, bits=[self._bits[name] for name in questions]
+        )
+
+    @abstractmethod
+    def _questions(self, prepared: P) -> dict[str, Query]:
+        """What the index is asked, at least one question."""
+
+
+class Recall(FusedRecall[PreparedCandidate]):
+    """Asks a release's vector index about one candidate.
+
+    Of someone nothing is known about, the jobs nearest to the middle of the catalogue.
+    """
 
     def __init__(
         self,
@@ -59,20 +87,9 @@ class Recall:
         *,
         weights: Mapping[str, float] = QUESTIONS,
     ) -> None:
-        self.index = index
+        super().__init__(index, {name: weights[name] for name in QUESTIONS if name in weights})
         self.catalogue = catalogue
-        self.weights = dict(weights)
         self._typical = _unit(_centre(vectors))
-
-    def retrieve(self, prepared: PreparedCandidate, conditions: SearchFilter, limit: int) -> Retrieved:
-        """Up to `limit` jobs that meet the conditions; equal fused scores are ordered by row.
-
-        Of someone nothing is known about, the jobs nearest to the middle of the catalogue.
-        """
-        questions = self._questions(prepared)
-        depth = limit if len(questions) == 1 else math.ceil(DEPTH * limit)
-        hits = self.index.search(list(questions.values()), conditions, depth)
-        return fuse(hits, [self.weights[name] for name in questions], limit, bits=[_BIT[name] for name in questions])
 
     def _questions(self, prepared: PreparedCandidate) -> dict[str, Query]:
         questions: dict[str, Query] = {}
@@ -95,9 +112,6 @@ class Recall:
             "history_words": " ".join((*(self.catalogue.titles[row] for row in newest), places)),
             "history_places": places,
         }
-
-
-_BIT = {name: 1 << place for place, name in enumerate(QUESTIONS)}
 
 
 def fuse(hits: Sequence[Hits], weights: Sequence[float], limit: int, *, bits: Sequence[int] | None = None) -> Retrieved:

@@ -10,8 +10,20 @@ from rolecall.features.context import CandidateContext
 from rolecall.platform.vectors.protocol import SearchFilter
 from rolecall.serving import models
 from rolecall.serving.funnel import FunnelReply
-from rolecall.serving.models import Filters, Profile, RecommendationReply, RecommendedJob, SearchReply, Stage
+from rolecall.serving.models import (
+    Filters,
+    PeopleFilters,
+    PeopleReply,
+    Profile,
+    RecommendationReply,
+    RecommendedJob,
+    RecommendedPerson,
+    SearchReply,
+    Stage,
+)
+from rolecall.serving.people_funnel import PeopleAnswer
 from rolecall.serving.search import FoundJob
+from rolecall.serving.stages import StageTrace
 
 
 def search_filter(filters: Filters) -> SearchFilter:
@@ -48,18 +60,46 @@ def recommendation_reply(
             )
             for item in reply.items
         ),
-        trace=(
-            *before,
-            *(
-                Stage(
-                    stage=stage.stage,
-                    count_in=stage.count_in,
-                    count_out=stage.count_out,
-                    milliseconds=round(stage.milliseconds, 3),
-                )
-                for stage in reply.trace
-            ),
+        trace=(*before, *_stages(reply.trace)),
+    )
+
+
+def people_filter(filters: PeopleFilters) -> SearchFilter:
+    """The conditions on people; the instant is set by whoever asks."""
+    near: dict[str, Any] = filters.near.model_dump() if filters.near else {}
+    return SearchFilter(**filters.model_dump(exclude={"near"}), **near)
+
+
+def people_reply(reply: PeopleAnswer, *, request_id: str, trained: bool) -> PeopleReply:
+    """The people funnel's answer as it goes out."""
+    return PeopleReply(
+        request_id=request_id,
+        release_id=reply.release_id,
+        known=not reply.cold,
+        trained=trained,
+        items=tuple(
+            RecommendedPerson(
+                candidate_id=item.candidate_id,
+                score=item.score,
+                position=item.position,
+                propensity=item.propensity,
+                reasons=item.reasons,
+            )
+            for item in reply.items
         ),
+        trace=_stages(reply.trace),
+    )
+
+
+def _stages(trace: Sequence[StageTrace]) -> tuple[Stage, ...]:
+    return tuple(
+        Stage(
+            stage=stage.stage,
+            count_in=stage.count_in,
+            count_out=stage.count_out,
+            milliseconds=round(stage.milliseconds, 3),
+        )
+        for stage in trace
     )
 
 

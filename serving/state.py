@@ -7,20 +7,23 @@ state.recommend(RecommendationRequest(candidate_id="c1"), "request-1")
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rolecall.features.context import CandidateContext
+from rolecall.features.context import CandidateContext, JobQuestion
 from rolecall.features.embedder import Embedder
 from rolecall.features.store import FeatureStore
 from rolecall.features.validation import validate_events
-from rolecall.platform.errors import InputError, UnavailableError
+from rolecall.platform.errors import ConflictError, InputError, NotFoundError, UnavailableError
 from rolecall.platform.event_log import EventLog
+from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.registry import Registry
 from rolecall.platform.schedule.gauges import FreshGauges
@@ -31,6 +34,8 @@ from rolecall.serving.loader import LoadedRelease, load_release
 from rolecall.serving.models import (
     EventBatch,
     EventReceipt,
+    PeopleReply,
+    PeopleRequest,
     Readiness,
     RecommendationReply,
     RecommendationRequest,
@@ -38,8 +43,18 @@ from rolecall.serving.models import (
     SearchRequest,
     Stage,
 )
+from rolecall.serving.people_funnel import PeopleFunnel
+from rolecall.serving.people_funnel import PeopleRequest as JobQuestions
+from rolecall.serving.permissions import OnlinePermissions
 from rolecall.serving.reader import CandidateReader
-from rolecall.serving.replies import recommendation_reply, search_filter, search_reply, with_profile
+from rolecall.serving.replies import (
+    people_filter,
+    people_reply,
+    recommendation_reply,
+    search_filter,
+    search_reply,
+    with_profile,
+)
 from rolecall.serving.scratch import process_scratch
 
 Clock = Callable[[], datetime]
@@ -60,9 +75,11 @@ class ServingState:
         follower: Follower[LoadedRelease],
         reader: CandidateReader,
         events: EventLog,
+        forgotten: ForgottenPeople | None = None,
         clock: Clock = utc_now,
         schedules: FreshGauges | None = None,
     ) -> None:
+        self._forgotten = forgotten
         self._schedules = schedules
         self._slot = slot
         self._follower = follower
@@ -79,22 +96,32 @@ class ServingState:
         registry = Registry.from_settings(settings)
         features = online_features(settings)
         events = EventLog(open_ledger(settings.ledger_url))
+        forgotten = ForgottenPeople(events.engine)
         slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
         follower = Follower(
             champion=registry.reconcile,
-            load=partial(load_live, settings, registry.releases.fetch, features, Embedder(settings.embedder), clock),
+            load=partial(
+                load_live, settings, registry.fetch_to_serve, features, Embedder(settings.embedder), clock, forgotten
+            ),
             slot=slot,
             interval_s=settings.serve.follow_interval_s,
         )
-        reader = CandidateReader(features, events, history_length=settings.features.history_length)
+        reader = CandidateReader(features, events, history_length=settings.features.history_length, forgotten=forgotten)
         if not follower.step() and follower.wanted is not None:
             raise UnavailableError(
                 f"release {follower.wanted} cannot be loaded: {follower.problem}",
                 "an intact champion",
                 "rolecall releases rollback",
             )
-        gauges = FreshGauges(events.engine, clock)
-        return cls(slot=slot, follower=follower, reader=reader, events=events, clock=clock, schedules=gauges)
+        return cls(
+            slot=slot,
+            follower=follower,
+            reader=reader,
+            events=events,
+            forgotten=forgotten,
+            clock=clock,
+            schedules=FreshGauges(events.engine, clock),
+        )
 
     def start(self) -> None:
         """Follow the champion on a thread of its own."""
@@ -109,6 +136,12 @@ class ServingState:
         """Jobs for a person. Raises UnavailableError while no release is loaded."""
         with self._slot.lease() as release:
             return recommend(release, self._reader, request, request_id=request_id, at=self._clock())
+
+    def people(self, job_id: str, request: PeopleRequest, request_id: str) -> PeopleReply:
+        """People for a job. Raises UnavailableError while no release is loaded, ConflictError where the release
+        recommends nobody, NotFoundError where it does not hold the job and the request does not describe it."""
+        with self._slot.lease() as release:
+            return recommend_people(release, job_id, request, request_id=request_id, at=self._clock())
 
     def search(self, request: SearchRequest, request_id: str) -> SearchReply:
         """Jobs for a text. Raises UnavailableError while no release is loaded."""
@@ -126,8 +159,20 @@ class ServingState:
         if validated.refused:
             told = "; ".join(f"/events/{refusal.row}: {refusal.message}" for refusal in validated.refused[:10])
             raise InputError(told, "events as the schema of /v1/events describes them", "correct and send all again")
-        appended = self._events.append(validated.accepted)
-        return EventReceipt(accepted=appended.accepted, duplicate=appended.duplicate + validated.duplicate)
+        kept = self._of_the_remembered(validated.accepted)
+        appended = self._events.append(kept)
+        return EventReceipt(
+            accepted=appended.accepted,
+            duplicate=appended.duplicate + validated.duplicate,
+            dropped=len(validated.accepted) - len(kept),
+        )
+
+    def _of_the_remembered(self, events: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Events of people who did not ask to be forgotten."""
+        if self._forgotten is None:
+            return events
+        gone = self._forgotten.contains([event["candidate_id"] for event in events], fresh=True)
+        return [event for event, forgotten in zip(events, gone, strict=True) if not forgotten]
 
     def readiness(self) -> Readiness:
         """Ready where a release is loaded, also while a newer one cannot be."""
@@ -137,6 +182,7 @@ class ServingState:
         return Readiness(
             ready=self._slot.release_id is not None,
             release_id=self._slot.release_id,
+            release_as_of=self._as_of(),
             previous_release_id=self._slot.previous_id,
             checks={"release": problem},
         )
@@ -148,6 +194,11 @@ class ServingState:
     def following(self) -> bool:
         """Whether the champion is still being followed."""
         return self._follower.alive()
+
+    def _as_of(self) -> datetime | None:
+        with contextlib.suppress(UnavailableError), self._slot.lease() as release:
+            return release.manifest.as_of
+        return None
 
 
 def recommend(
@@ -173,18 +224,53 @@ def recommend(
     return recommendation_reply(reply, request_id=request_id, known=context.known, before=(read,))
 
 
+def recommend_people(
+    release: LoadedRelease, job_id: str, request: PeopleRequest, *, request_id: str, at: datetime
+) -> PeopleReply:
+    """People for a job from one release: the one way from a request to a reply."""
+    funnel = release.people
+    if funnel is None:
+        raise ConflictError(
+            f"release {release.manifest.id} recommends no people",
+            "candidates with consent = true when it was built",
+            "ingest consents and run the day again",
+        )
+    asked = JobQuestions(
+        context=_question(funnel, job_id, request),
+        at=at,
+        request_id=request_id,
+        limit=request.limit,
+        conditions=people_filter(request.filters),
+    )
+    return people_reply(funnel.recommend(asked), request_id=request_id, trained=funnel.trained)
+
+
 def open_reader(settings: Settings) -> CandidateReader:
     """Reads candidates from the stores of these settings."""
+    events = EventLog(open_ledger(settings.ledger_url))
     return CandidateReader(
         online_features(settings),
-        EventLog(open_ledger(settings.ledger_url)),
+        events,
         history_length=settings.features.history_length,
+        forgotten=ForgottenPeople(events.engine),
     )
 
 
 def online_features(settings: Settings) -> FeatureStore:
     """The feature store below home."""
     return FeatureStore(settings.home / "feast", settings.features)
+
+
+def _question(funnel: PeopleFunnel, job_id: str, request: PeopleRequest) -> JobQuestion:
+    """The job as the release holds it, else as the request describes it."""
+    question = funnel.pairs.question(job_id, exclude_applicants=request.exclude_applicants)
+    if question is not None:
+        return question
+    if request.job is None:
+        raise NotFoundError(
+            f"release {funnel.release_id} does not hold job {job_id}", "a job of the release", "describe it in `job`"
+        )
+    return JobQuestion(job_id=job_id, exclude_applicants=request.exclude_applicants, **request.job.model_dump())
 
 
 def _context(reader: CandidateReader, request: RecommendationRequest, at: datetime) -> CandidateContext:
@@ -198,15 +284,19 @@ def load_live(
     features: FeatureStore,
     embedder: Embedder,
     clock: Clock,
+    forgotten: ForgottenPeople,
     release_id: str,
 ) -> LoadedRelease:
-    """A release with today's job features in place of those it was built with, where the online store has them.
+    """A release with today's job features in place of those it was built with, where the online store has them, and
+    with today's consents.
 
     `embedder` is shared by all releases it fits.
     """
     scratch, threads = process_scratch(settings.scratch_dir), settings.ray.threads_per_actor
     release = load_release(fetch(release_id), settings, scratch, embedder=embedder, threads=threads)
     use_online_job_features(release, features, clock())
+    if release.people is not None:
+        release.people.permissions = OnlinePermissions(features, clock, forgotten=forgotten)
     return release
 
 

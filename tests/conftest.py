@@ -1,4 +1,4 @@
-"""What several areas' tests need: a real Ray cluster to submit jobs to."""
+"""What several areas' tests need: real services, and a Ray cluster to submit jobs to."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ import pytest
 from rolecall.pipelines.demo import free_ports
 from rolecall.platform.errors import UnavailableError
 from rolecall.platform.jobs import RayJobService
+
+from .services import ledger_database, postgresql, redis_server, redis_url, s3_bucket, s3_options
+from .small_world import world
+
+# Fixtures for every area.
+__all__ = ["ledger_database", "postgresql", "redis_server", "redis_url", "s3_bucket", "s3_options", "world"]
 
 
 @pytest.fixture(scope="session")

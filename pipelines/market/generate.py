@@ -1,4 +1,4 @@
-"""Puts the marketplace together: texts, then the two sides, then the month between them."""
+"""The marketplace as four tables."""
 
 from __future__ import annotations
 
@@ -6,15 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from rolecall.pipelines.market.choice import Chooser
 from rolecall.pipelines.market.config import MarketConfig
-from rolecall.pipelines.market.employers import make_employers
-from rolecall.pipelines.market.log import event_table
-from rolecall.pipelines.market.month import live_through
-from rolecall.pipelines.market.people import make_people
-from rolecall.pipelines.market.places import load_places
-from rolecall.pipelines.market.postings import demand, make_postings
-from rolecall.pipelines.market.taxonomy import build_taxonomy
+from rolecall.pipelines.market.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +25,7 @@ class Marketplace:
 
 
 def generate(config: MarketConfig) -> Marketplace:
-    """The marketplace of `config`. Raises NotFoundError where a package with the texts is not installed."""
-    taxonomy = build_taxonomy(config.occupations)
-    places = load_places()
-    weights = demand(config, taxonomy)
-    employers = make_employers(config, tuple(o.group for o in taxonomy.occupations), weights)
-    postings = make_postings(config, taxonomy, weights, employers, places)
-    people = make_people(config, taxonomy, weights, places)
-    shown, found = live_through(config, Chooser(taxonomy, postings, people, employers, places))
-    return Marketplace(
-        jobs=postings.table,
-        candidates=people.table,
-        employers=employers.table(),
-        events=event_table(config, shown, found),
-    )
+    """The marketplace of `config`, all in memory. Raises NotFoundError where a package with the texts is missing."""
+    world = World(config)
+    events, _ = world.history()
+    return Marketplace(**world.tables(), events=events)

@@ -33,9 +33,11 @@ class Places:
         half += np.cos(lat[:, None]) * np.cos(lat) * np.sin((lon[:, None] - lon) / 2) ** 2
         return np.asarray(2 * _EARTH_KM * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0))), dtype=np.float32)
 
-    def draw(self, random: np.random.Generator, count: int) -> npt.NDArray[np.intp]:
-        """`count` city numbers, large cities more often."""
-        return random.choice(len(self.share), size=count, p=self.share)
+    @property
+    def country_number(self) -> npt.NDArray[np.int8]:
+        """Each city's country as a position in COUNTRIES."""
+        order = list(COUNTRIES)
+        return np.array([order.index(code) for code in self.country.tolist()], dtype=np.int8)
 
 
 def load_places() -> Places:

@@ -1,24 +1,37 @@
-"""Job postings. They speak the employer's language: ESCO descriptions and O*NET task sentences, half of the titles."""
+"""What every posting is, as numbers. Words are put to it by `wording.py`, a table by `job_table.py`.
+
+Everything about posting n follows from (seed, n): any set of postings can be drawn at any time, in any order.
+A repost has the substance and nearly the words of an earlier posting (`origin`), another id and often another city.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from scipy import sparse
 
-from rolecall.features.schema import JOBS, SENIORITIES, TIMESTAMP
-from rolecall.pipelines.market.config import MarketConfig
+from rolecall.pipelines.market.config import DAY_US, MarketConfig
 from rolecall.pipelines.market.employers import Employers
-from rolecall.pipelines.market.places import COUNTRIES, Places
-from rolecall.pipelines.market.taxonomy import Occupation, Taxonomy
+from rolecall.pipelines.market.luck import Draw, Luck, pick
+from rolecall.pipelines.market.places import Places
+from rolecall.pipelines.market.seasons import PostingTimes
+from rolecall.pipelines.market.taxonomy import SKILLS_PER_OCCUPATION, Taxonomy
 
-MAX_WORDS = 80
+NEVER_US = np.iinfo(np.int64).max
+MOST_SKILLS = 6
+LONGEST_DAYS = 60
+NO_JOB = -1
+EMPLOYERS_WORDS = np.where(np.arange(SKILLS_PER_OCCUPATION) % 2 == 0, 3.0, 1.0)
+"""How readily each of an occupation's skills is named: as with titles, employers and people prefer different halves."""
+
+_REPOST_REACH = 2_000
+_BLOCK = 65_536
+_OWN_FIELD = 0.8
+_SPAM_OF_BAD = 0.6
+_SPAM_PAY = 0.6
+_SENIORITY_SHARE = np.array([0.05, 0.25, 0.38, 0.2, 0.09, 0.03])
 _GROUP_DEMAND = {
     "Computing and Mathematics": 4.0,
     "Sales": 4.0,
@@ -32,185 +45,149 @@ _GROUP_DEMAND = {
     "Production": 0.5,
     "Science": 0.6,
 }
-_BASE_PAY = {
-    "Management": 98_000,
-    "Computing and Mathematics": 96_000,
-    "Legal": 92_000,
-    "Architecture and Engineering": 86_000,
-    "Healthcare": 78_000,
-    "Business and Finance": 76_000,
-    "Science": 75_000,
-}
-_PAY_BY_SENIORITY = np.array([0.45, 0.72, 1.0, 1.3, 1.55, 2.1])
-_SENIORITY_SHARE = np.array([0.05, 0.25, 0.38, 0.2, 0.09, 0.03])
-_TITLE_PREFIX = ("Trainee", "Junior", "", "Senior", "Lead", "Head")
-_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Postings:
-    """What the choice model needs of each job, beside the table itself. Times in microseconds since 1970."""
+    """Parallel arrays, one entry a posting, in order of `posted_us` (microseconds since 1970).
 
-    table: pa.Table
-    occupation: npt.NDArray[np.intp]
-    employer: npt.NDArray[np.intp]
-    place: npt.NDArray[np.intp]
-    seniority: npt.NDArray[np.intp]
+    `skills` [J, 6] are positions in `Taxonomy.skills`, -1 where there are fewer. `origin` is the posting whose words
+    it has, itself unless it is a repost. `pay_log` is pay against what such work usually pays, as a logarithm.
+    `capacity` is the number of applications after which the employer answers nobody. `spam` belongs to the truth.
+    """
+
+    number: npt.NDArray[np.int32]
+    origin: npt.NDArray[np.int32]
+    occupation: npt.NDArray[np.int16]
+    employer: npt.NDArray[np.int32]
+    place: npt.NDArray[np.int16]
+    seniority: npt.NDArray[np.int8]
     remote: npt.NDArray[np.bool_]
     pay_log: npt.NDArray[np.float32]
     posted_us: npt.NDArray[np.int64]
     expires_us: npt.NDArray[np.int64]
-    skills: sparse.csr_matrix
+    skills: npt.NDArray[np.int16]
+    capacity: npt.NDArray[np.int16]
+    spam: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.number)
 
 
-def demand(config: MarketConfig, taxonomy: Taxonomy) -> npt.NDArray[np.float64]:
+def demand(luck: Luck, taxonomy: Taxonomy) -> npt.NDArray[np.float64]:
     """How much of each occupation the market offers: uneven within a group, and between groups as stated above."""
-    spread = config.random(2).lognormal(0.0, 0.6, len(taxonomy.occupations))
+    spread = np.exp(0.6 * luck.normal(Draw.DEMAND, np.arange(len(taxonomy.occupations))))
     weights = spread * np.array([_GROUP_DEMAND.get(o.group, 1.0) for o in taxonomy.occupations])
     return np.asarray(weights / weights.sum())
 
 
-def seniorities(random: np.random.Generator, count: int) -> npt.NDArray[np.intp]:
-    """`count` positions in SENIORITIES, most of them in the middle."""
-    return random.choice(len(SENIORITIES), size=count, p=_SENIORITY_SHARE)
+def seniorities(uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+    """Positions in SENIORITIES, most of them in the middle."""
+    return pick(uniform, np.cumsum(_SENIORITY_SHARE)).astype(np.int8)
 
 
-def pay_level(group: str, seniority: int, country: str) -> float:
-    """Usual yearly pay in the country's currency."""
-    return _BASE_PAY.get(group, 48_000) * float(_PAY_BY_SENIORITY[seniority]) * COUNTRIES[country][1]
+class PostingSource:
+    """Draws postings by their numbers."""
+
+    def __init__(
+        self,
+        config: MarketConfig,
+        luck: Luck,
+        taxonomy: Taxonomy,
+        weights: npt.NDArray[np.float64],
+        employers: Employers,
+        places: Places,
+    ) -> None:
+        self._config, self._luck, self._employers = config, luck, employers
+        self._times = PostingTimes(config)
+        self._cumulated = np.cumsum(weights)
+        self._places = np.cumsum(places.share)
+        self._skills = np.array([o.skills for o in taxonomy.occupations], dtype=np.int16)
+        kinds = {group: number for number, group in enumerate(employers.groups)}
+        self._kind = np.array([kinds[o.group] for o in taxonomy.occupations])
+        self._by_kind = np.argsort(employers.group, kind="stable")
+        self._weight = np.concatenate([[0.0], np.cumsum((employers.size**0.4)[self._by_kind])])
+        self._start = np.searchsorted(employers.group[self._by_kind], np.arange(len(kinds) + 1))
+        self.total = self._times.total
+
+    def all(self) -> Postings:
+        """Every posting up to the end of the horizon: about 50 bytes each."""
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for at in range(0, self.total, _BLOCK):
+            some = self.draw(np.arange(at, min(at + _BLOCK, self.total)))
+            for name in (f.name for f in fields(Postings)):
+                part = getattr(some, name)
+                whole = columns.setdefault(name, np.empty((self.total, *part.shape[1:]), dtype=part.dtype))
+                whole[at : at + len(part)] = part
+        return Postings(**columns)
+
+    def draw(self, number: npt.NDArray[np.int64]) -> Postings:
+        """These postings."""
+        origin = self._origin(number)
+        u = {column: self._luck.uniform(Draw.JOB, origin, column) for column in range(9)}
+        occupation = pick(u[0], self._cumulated)
+        employer = self._employer(occupation, u[1], u[2])
+        spam = self._employers.bad[employer] & (u[3] < _SPAM_OF_BAD)
+        deviation = 0.12 * self._luck.normal(Draw.JOB, origin, 9) + self._employers.pay[employer] + _SPAM_PAY * spam
+        posted, expires = self._life(number)
+        return Postings(
+            number=number.astype(np.int32),
+            origin=origin.astype(np.int32),
+            occupation=occupation.astype(np.int16),
+            employer=employer.astype(np.int32),
+            place=self._place(number, origin),
+            seniority=seniorities(u[4]),
+            remote=u[5] < 0.15,
+            pay_log=deviation.astype(np.float32),
+            posted_us=posted,
+            expires_us=expires,
+            skills=self._chosen_skills(origin, occupation, 4 + (3 * u[6]).astype(np.intp)),
+            capacity=(3 + 9 * u[7] + 0.6 * np.log10(self._employers.size[employer])).astype(np.int16),
+            spam=spam,
+        )
+
+    def _origin(self, number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """A posting not far back that is no repost itself; else the posting's own number."""
+        back = 1 + (self._luck.uniform(Draw.REPOST, number, 1) ** 2 * _REPOST_REACH).astype(np.int64)
+        earlier = np.maximum(number - back, 0)
+        found = self._is_repost(number) & (number - back >= 0) & ~self._is_repost(earlier)
+        return np.where(found, earlier, number)
+
+    def _is_repost(self, number: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.asarray(self._luck.uniform(Draw.REPOST, number, 0) < self._config.reposts)
+
+    def _employer(
+        self, occupation: npt.NDArray[np.intp], field: npt.NDArray[np.float64], which: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.intp]:
+        """Mostly an employer of the job's own field, large ones more often; else any."""
+        kind = self._kind[occupation]
+        lowest, highest = self._weight[self._start[kind]], self._weight[self._start[kind + 1]]
+        anywhere = (field > _OWN_FIELD) | (highest <= lowest)
+        lowest, highest = np.where(anywhere, 0.0, lowest), np.where(anywhere, self._weight[-1], highest)
+        found = np.searchsorted(self._weight, lowest + which * (highest - lowest), side="right") - 1
+        return np.asarray(self._by_kind[np.clip(found, 0, len(self._by_kind) - 1)])
+
+    def _place(self, number: npt.NDArray[np.int64], origin: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+        """Half of the reposts are the same job in another city."""
+        moved = self._luck.uniform(Draw.REPOST, number, 2) < 0.5
+        key = np.where(moved, number, origin)
+        return pick(self._luck.uniform(Draw.JOB, key, 10), self._places).astype(np.int16)
+
+    def _life(self, number: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Open for 20 to 60 days; some name no end."""
+        posted = self._times.at(number, self._luck.uniform(Draw.JOB, number, 11))
+        days = 20 + (LONGEST_DAYS - 20) * self._luck.uniform(Draw.JOB, number, 12)
+        unlimited = self._luck.uniform(Draw.JOB, number, 13) < 0.15
+        return posted, np.where(unlimited, NEVER_US, posted + (days * DAY_US).astype(np.int64))
+
+    def _chosen_skills(
+        self, origin: npt.NDArray[np.int64], occupation: npt.NDArray[np.intp], count: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.int16]:
+        order = self._luck.subset(Draw.JOB_SKILLS, origin, EMPLOYERS_WORDS)[:, :MOST_SKILLS]
+        chosen = np.take_along_axis(self._skills[occupation], order, axis=1)
+        return np.where(np.arange(MOST_SKILLS) < count[:, None], chosen, -1).astype(np.int16)
 
 
-def skill_matrix(rows: Sequence[Sequence[int]], columns: int) -> sparse.csr_matrix:
-    """0/1 float32 rows of skill numbers."""
-    indices = np.array([skill for row in rows for skill in row], dtype=np.int32)
-    indptr = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int32)
-    return sparse.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), columns))
-
-
-def make_postings(
-    config: MarketConfig,
-    taxonomy: Taxonomy,
-    weights: npt.NDArray[np.float64],
-    employers: Employers,
-    places: Places,
-) -> Postings:
-    """Draw `config.jobs` postings; `weights` says how often each occupation comes."""
-    random = config.random(3)
-    n = config.jobs
-    occupation = random.choice(len(taxonomy.occupations), size=n, p=weights)
-    chosen = [taxonomy.occupations[number] for number in occupation.tolist()]
-    employer = _employers_for(random, [o.group for o in chosen], employers)
-    place, level = places.draw(random, n), seniorities(random, n)
-    remote = random.random(n) < 0.15
-    posted, expires = _times(config, random)
-    skills = [sorted(random.choice(o.skills, size=random.integers(4, 7), replace=False).tolist()) for o in chosen]
-    usual = [pay_level(o.group, int(s), str(c)) for o, s, c in zip(chosen, level, places.country[place], strict=True)]
-    deviation = random.normal(0.0, 0.12, n) + employers.pay[employer]
-    unlimited = random.random(n) < 0.15
-    columns = {
-        "job_id": [f"job-{number:06d}" for number in range(n)],
-        **_wording(random, chosen, level, [employers.names[number] for number in employer.tolist()]),
-        "employer_id": [employers.ids[number] for number in employer.tolist()],
-        "skills": [[taxonomy.skills[skill] for skill in row] for row in skills],
-        "seniority": [SENIORITIES[number] for number in level.tolist()],
-        "remote": remote,
-        "employment_type": _employment(random, level),
-        "posted_at": pa.array(posted, TIMESTAMP),
-        "expires_at": pa.array(expires, TIMESTAMP, mask=unlimited),
-        "updated_at": pa.array(posted, TIMESTAMP),
-        **place_columns(places, place, random.random(n) < 0.02),
-        **_pay_columns(random, np.array(usual) * np.exp(deviation), places.country[place]),
-    }
-    return Postings(
-        table=pa.Table.from_pydict(columns, schema=JOBS.columns),
-        occupation=occupation,
-        employer=employer,
-        place=place,
-        seniority=level,
-        remote=remote,
-        pay_log=deviation.astype(np.float32),
-        posted_us=posted,
-        expires_us=np.where(unlimited, np.iinfo(np.int64).max, expires),
-        skills=skill_matrix(skills, len(taxonomy.skills)),
-    )
-
-
-def place_columns(places: Places, place: npt.NDArray[np.intp], unknown: npt.NDArray[np.bool_]) -> dict[str, pa.Array]:
-    """City to longitude as table columns; null where `unknown`."""
-    return {
-        name: pa.array(getattr(places, name)[place], mask=unknown)
-        for name in ("city", "region", "country", "lat", "lon")
-    }
-
-
-def microseconds(at: datetime) -> int:
-    """Exact microseconds since 1970."""
-    return int(at.timestamp()) * 1_000_000 + at.microsecond
-
-
-def _employers_for(random: np.random.Generator, groups: list[str], employers: Employers) -> npt.NDArray[np.intp]:
-    """Mostly an employer of the job's own field, large ones more often; else any."""
-    weight = employers.size**0.4
-    field = np.array(employers.group)
-    chosen = np.empty(len(groups), dtype=np.intp)
-    wanted = np.array(groups)
-    for group in sorted(set(groups)):
-        rows = np.flatnonzero(wanted == group)
-        odds = weight * np.where(field == group, 1.0, 0.004)
-        chosen[rows] = random.choice(len(field), size=len(rows), p=odds / odds.sum())
-    return chosen
-
-
-def _times(config: MarketConfig, random: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Posted from 25 days before the first event up to the end; open for 20 to 60 days."""
-    first, last = microseconds(config.starts_at) - 25 * _DAY_US, microseconds(config.ends_at)
-    posted = np.sort(random.integers(first, last, config.jobs))
-    return posted, posted + random.integers(20 * _DAY_US, 60 * _DAY_US, config.jobs)
-
-
-def _wording(
-    random: np.random.Generator, chosen: list[Occupation], level: npt.NDArray[np.intp], names: list[str]
-) -> dict[str, list[Any]]:
-    """The columns in words: title, description, category."""
-    return {
-        "title": [_title(random, work, int(rank)) for work, rank in zip(chosen, level, strict=True)],
-        "description": [_description(random, work, name) for work, name in zip(chosen, names, strict=True)],
-        "category_path": [[work.group, work.name] for work in chosen],
-    }
-
-
-def _title(random: np.random.Generator, occupation: Occupation, level: int) -> str:
-    """Usually one of the employer's half of the titles; every second one says its seniority."""
-    pool = occupation.titles[::2] if random.random() < 0.8 else occupation.titles
-    title = pool[random.integers(len(pool))]
-    prefix = _TITLE_PREFIX[level] if random.random() < 0.5 else ""
-    return f"{prefix} {title}".strip().title() if title.islower() else f"{prefix} {title}".strip()
-
-
-def _description(random: np.random.Generator, occupation: Occupation, employer: str) -> str:
-    """Who hires, sometimes what the work is, and tasks; whole sentences only, MAX_WORDS words at most."""
-    count = min(len(occupation.tasks), 3)
-    tasks = [occupation.tasks[number] for number in random.choice(len(occupation.tasks), size=count, replace=False)]
-    about = occupation.description.split(". ")[0].rstrip(".") + "."
-    sentences = [f"{employer} is hiring.", *([about] if random.random() < 0.5 else []), *tasks]
-    lengths = np.cumsum([len(sentence.split()) for sentence in sentences])
-    return " ".join(sentence for sentence, length in zip(sentences, lengths, strict=True) if length <= MAX_WORDS)
-
-
-def _employment(random: np.random.Generator, level: npt.NDArray[np.intp]) -> list[str]:
-    drawn = random.choice(
-        ["full_time", "part_time", "contract", "temporary"], size=len(level), p=[0.75, 0.12, 0.08, 0.05]
-    )
-    return [str(kind) for kind in np.where(level == 0, "internship", drawn)]
-
-
-def _pay_columns(
-    random: np.random.Generator, middle: npt.NDArray[np.float64], country: npt.NDArray[np.str_]
-) -> dict[str, pa.Array]:
-    """A published range around the middle in steps of 500; a quarter of the postings name none."""
-    hidden = random.random(len(middle)) < 0.25
-    return {
-        "salary_min": pa.array(np.round(middle * 0.9 / 500) * 500, mask=hidden),
-        "salary_max": pa.array(np.round(middle * 1.1 / 500) * 500, mask=hidden),
-        "currency": pa.array([COUNTRIES[code][0] for code in country.tolist()], mask=hidden),
-    }
+def take(postings: Postings, rows: npt.NDArray[Any] | slice) -> Postings:
+    """Some of the postings, by position."""
+    return Postings(**{f.name: getattr(postings, f.name)[rows] for f in fields(Postings)})

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from rolecall.pipelines.market.groups import MAJOR_GROUPS, MINOR_GROUPS
 from rolecall.pipelines.market.sources import (
     EscoOccupation,
     EscoSkill,
@@ -21,32 +22,6 @@ from rolecall.pipelines.market.sources import (
     esco_skills,
     onet_occupations,
 )
-
-MAJOR_GROUPS = {
-    "11": "Management",
-    "13": "Business and Finance",
-    "15": "Computing and Mathematics",
-    "17": "Architecture and Engineering",
-    "19": "Science",
-    "21": "Community and Social Service",
-    "23": "Legal",
-    "25": "Education",
-    "27": "Arts, Design and Media",
-    "29": "Healthcare",
-    "31": "Healthcare Support",
-    "33": "Protective Service",
-    "35": "Food Service",
-    "37": "Cleaning and Grounds",
-    "39": "Personal Care",
-    "41": "Sales",
-    "43": "Office and Administration",
-    "45": "Farming, Fishing and Forestry",
-    "47": "Construction",
-    "49": "Installation and Repair",
-    "51": "Production",
-    "53": "Transport",
-}
-"""The major groups of the Standard Occupational Classification, by the first two digits of an O*NET code."""
 
 SKILLS_PER_OCCUPATION = 12
 _SAME_MINOR_GROUP = 0.25
@@ -60,11 +35,17 @@ class Occupation:
     code: str
     name: str
     group: str
+    minor: str | None
     titles: tuple[str, ...]
     description: str
     tasks: tuple[str, ...]
     activities: tuple[str, ...]
     skills: tuple[int, ...]
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Major group, minor group where it has a name of its own, occupation."""
+        return tuple(dict.fromkeys(name for name in (self.group, self.minor, self.name) if name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +107,7 @@ def _occupation(onet: OnetOccupation, esco: EscoOccupation, skills: tuple[int, .
         code=onet.code,
         name=onet.title,
         group=MAJOR_GROUPS[onet.code[:2]],
+        minor=MINOR_GROUPS.get(onet.code[:4]),
         titles=esco.titles,
         description=esco.description,
         tasks=onet.tasks,

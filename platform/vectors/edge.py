@@ -158,6 +158,9 @@ def edge_filter(filter: SearchFilter) -> edge.Filter | None:
         must.append(edge.FieldCondition("remote", match=edge.MatchValue(int(filter.remote))))
     if filter.salary_at_least is not None:
         must.append(edge.FieldCondition("salary", range=edge.RangeFloat(gte=float(filter.salary_at_least))))
+    if filter.active_since is not None:
+        since = edge.RangeFloat(gte=float(epoch_us(filter.active_since) or 0))
+        must.append(edge.FieldCondition("active_us", range=since))
     if filter.radius_km is not None and filter.lat is not None and filter.lon is not None:
         circle = edge.GeoRadius(edge.GeoPoint(filter.lon, filter.lat), filter.radius_km * 1000.0)
         must.append(edge.FieldCondition("place", geo_radius=circle))

@@ -1,7 +1,7 @@
 """What a vector index promises, whatever engine stands behind it.
 
-A point is one job: its row number in the release's catalogue, a dense vector, the terms of its
-lexical text, and a payload that filters read. Searches are batches: every query of a request goes
+A point is one job (or, in the index of people, one person): its row number in the release's catalogue, a dense vector,
+the terms of its lexical text, and a payload that filters read. Searches are batches: every query of a request goes
 to the engine in one call. Hits come best first; equal scores are ordered by row.
 
     index.upsert(IndexPoints(rows=rows, dense=vectors, terms=terms, payloads=payloads))
@@ -26,10 +26,11 @@ from rolecall.platform.errors import InputError
 Payload = Mapping[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-KEYWORD_KEYS = ("country", "region", "city", "employment_type", "seniority", "category")
-"""Payload keys matched as whole words, whatever their case. `category` holds every level of a job's category path."""
+KEYWORD_KEYS = ("country", "region", "city", "employment_type", "seniority", "category", "skill")
+"""Payload keys matched as whole words, whatever their case. `category` holds every level of a job's category path,
+`skill` a person's skills."""
 
-TIME_KEYS = ("posted_us", "expires_us")
+TIME_KEYS = ("posted_us", "expires_us", "active_us")
 """Payload keys that hold UTC microseconds since 1970."""
 
 
@@ -88,7 +89,8 @@ class SearchFilter:
 
     `at`: the job is live then: not posted later, not expired by then; an unknown time never excludes.
     Every other condition excludes jobs whose value is unknown. `categories` match any level of a path.
-    `salary_at_least` looks at the upper end of the range. `radius_km` needs `lat` and `lon`.
+    `salary_at_least` looks at the upper end of the range. `radius_km` needs `lat` and `lon`. `skills`, any of them, and
+    `active_since` are asked of people.
     """
 
     at: datetime | None = None
@@ -98,23 +100,27 @@ class SearchFilter:
     employment_types: tuple[str, ...] = ()
     seniorities: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
     remote: bool | None = None
     salary_at_least: float | None = None
+    active_since: datetime | None = None
     radius_km: float | None = None
     lat: float | None = None
     lon: float | None = None
     exclude_rows: tuple[int, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if self.at is not None and self.at.tzinfo is None:
-            raise InputError(f"filter time {self.at} without a zone", "a time with a zone, such as UTC")
+        for time in (self.at, self.active_since):
+            if time is not None and time.tzinfo is None:
+                raise InputError(f"filter time {time} without a zone", "a time with a zone, such as UTC")
         if self.radius_km is not None and (self.lat is None or self.lon is None or not self.radius_km > 0):
             raise InputError(f"radius {self.radius_km} km around ({self.lat}, {self.lon})", "radius > 0, lat and lon")
 
     def keywords(self) -> dict[str, tuple[str, ...]]:
         """The word conditions in force, by payload key."""
         values = (
-            self.countries, self.regions, self.cities, self.employment_types, self.seniorities, self.categories
+            self.countries, self.regions, self.cities, self.employment_types, self.seniorities, self.categories,
+            self.skills,
         )  # fmt: skip
         return {key: tuple(map(keyword, words)) for key, words in zip(KEYWORD_KEYS, values, strict=True) if words}
 
@@ -165,13 +171,26 @@ def job_payload(job: Payload) -> dict[str, Any]:
     salary = job.get("salary_max") if job.get("salary_max") is not None else job.get("salary_min")
     lat, lon = job.get("lat"), job.get("lon")
     payload = {
-        **{key: keyword(job[key]) for key in KEYWORD_KEYS[:-1] if job.get(key)},
+        **{key: keyword(job[key]) for key in KEYWORD_KEYS[:5] if job.get(key)},
         "category": [keyword(level) for level in job.get("category_path") or ()] or None,
         "remote": None if job.get("remote") is None else int(bool(job["remote"])),
         "salary": salary,
         "place": {"lat": lat, "lon": lon} if lat is not None and lon is not None else None,
         "posted_us": epoch_us(job.get("posted_at")),
         "expires_us": epoch_us(job.get("expires_at")),
+    }
+    return {key: value for key, value in payload.items() if value is not None}
+
+
+def person_payload(person: Payload, *, active_at: datetime | None) -> dict[str, Any]:
+    """What the index keeps of a person (a row of the candidates table). Known from the profile's last edit on."""
+    lat, lon = person.get("lat"), person.get("lon")
+    payload = {
+        **{key: keyword(person[key]) for key in ("country", "region", "city", "seniority") if person.get(key)},
+        "skill": [keyword(skill) for skill in person.get("skills") or ()] or None,
+        "place": {"lat": lat, "lon": lon} if lat is not None and lon is not None else None,
+        "posted_us": epoch_us(person.get("updated_at")),
+        "active_us": epoch_us(active_at),
     }
     return {key: value for key, value in payload.items() if value is not None}
 

@@ -159,6 +159,9 @@ def server_filter(filter: SearchFilter) -> models.Filter | None:
         must.append(models.FieldCondition(key="remote", match=models.MatchValue(value=int(filter.remote))))
     if filter.salary_at_least is not None:
         must.append(models.FieldCondition(key="salary", range=models.Range(gte=float(filter.salary_at_least))))
+    if filter.active_since is not None:
+        since = models.Range(gte=float(epoch_us(filter.active_since) or 0))
+        must.append(models.FieldCondition(key="active_us", range=since))
     if filter.radius_km is not None and filter.lat is not None and filter.lon is not None:
         center = models.GeoPoint(lat=filter.lat, lon=filter.lon)
         circle = models.GeoRadius(center=center, radius=filter.radius_km * 1000.0)

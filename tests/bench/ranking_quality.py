@@ -32,10 +32,10 @@ from rolecall.features.mapping import load_mapping
 from rolecall.features.schema import EVENTS, TABLES
 from rolecall.pipelines.assemble import RELEASE_FOLDER
 from rolecall.pipelines.daily import assembly_plan
-from rolecall.pipelines.daily_steps import DailySteps
 from rolecall.pipelines.ingest import ingest
 from rolecall.pipelines.materialize import feature_store, materialize
 from rolecall.pipelines.metrics import bootstrap, ndcg_at, ranks_of
+from rolecall.pipelines.people_steps import PeopleSteps
 from rolecall.pipelines.steps import Run
 from rolecall.pipelines.training_set import read_contexts
 from rolecall.platform.settings import Settings, load_settings
@@ -117,7 +117,7 @@ def settings_for(home: Path) -> Settings:
 
 def build(settings: Settings, as_of: datetime) -> Path:
     """The daily run as of an instant, up to the sealed release folder."""
-    work = DailySteps(settings=settings, registry=None, mlflow_run="")  # type: ignore[arg-type]  # judges nothing
+    work = PeopleSteps(settings=settings, registry=None, mlflow_run="")  # type: ignore[arg-type]  # judges nothing
     started = time.monotonic()
     try:
         records = Run(settings.runs_dir, "bench", as_of, {}).execute(assembly_plan(work))

@@ -34,7 +34,8 @@ def test_the_run_is_recorded_with_parameters_metrics_and_table_versions(world: W
     assert run.data.params["as_of"].startswith(str(AS_OF.date()))
     assert all(math.isfinite(value) for value in run.data.metrics.values())
     assert {"seconds.embed", "seconds.fine"} <= set(run.data.metrics)
-    assert world.result.tables.keys() == {"jobs", "candidates", "employers", "events"}
+    assert world.result.metrics["people.visible"] > 0
+    assert world.result.tables.keys() == {"jobs", "candidates", "profiles", "employers", "events"}
 
 
 def test_the_same_day_twice_is_the_same_release(world: World) -> None:

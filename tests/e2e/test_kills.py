@@ -27,6 +27,8 @@ STEPS = (
     "training-set",
     "coarse",
     "fine",
+    "people",
+    "people-rankers",
     "assemble",
     "evaluate",
     "release",

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rolecall.features.schema import EVENTS
+from rolecall.features.schema import CANDIDATES, EVENTS
 from rolecall.pipelines.daily import run_daily
 from rolecall.pipelines.demo import http_server
 from rolecall.platform.registry import Registry
@@ -53,6 +53,21 @@ def event(name: str, **over: object) -> dict[str, object]:
         "kind": "apply",
         "occurred_at": datetime.now(UTC).isoformat(),
     } | over
+
+
+def test_an_employer_gets_people_who_agreed(served: Served) -> None:
+    """Also for a job that is described in the request; nothing of a resume comes along."""
+    tables = TableStore(served.settings.tables_uri)
+    people = {row["candidate_id"]: row for row in tables.read(CANDIDATES).to_pylist()}
+    body = {"job": {"title": "engineer", "employer_id": "nobody's"}, "limit": 50}
+    for path in ("/v1/jobs/job-000001/candidates", "/v1/jobs/not-posted-yet/candidates"):
+        reply = served.client.post(path, json=body)
+        assert reply.status_code == 200, reply.text
+        found = [people[item["candidate_id"]] for item in reply.json()["items"]]
+        assert found
+        assert all(person["consent"] and person["visibility"] in (None, "all", "applied") for person in found)
+        assert not any(person["resume_text"][:40] in reply.text for person in found if person["resume_text"])
+    assert served.client.post("/v1/jobs/not-posted-yet/candidates", json={}).status_code == 404
 
 
 def test_a_known_candidate_gets_jobs_with_reasons_and_a_trace(served: Served) -> None:

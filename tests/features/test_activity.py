@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rolecall.features import activity
 from rolecall.features.activity import (
     CANDIDATE_ACTIVITY_COLUMNS,
     JOB_ACTIVITY_COLUMNS,
@@ -93,6 +94,13 @@ def test_snapshots_count_whole_days_before_their_midnight(events: pl.DataFrame, 
         assert row[f"job_applies_{days}d"] == (window["kind"] == "apply").sum()
         so_far = own.filter(pl.col("job_id") == row["job_id"], pl.col("occurred_at") < stamp, pl.col("kind") == "apply")
         assert row["job_applies_total"] == so_far.height
+
+
+def test_blocks_of_keys_give_the_same_snapshots(events: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = job_activity(events, start=START, end=END)
+    for rows in (1, 7, 10_000):
+        monkeypatch.setattr(activity, "_BLOCK_ROWS", rows)
+        assert job_activity(events, start=START, end=END).sort(whole.columns[:2]).equals(whole.sort(whole.columns[:2]))
 
 
 def test_other_candidates_never_move_a_candidates_own_rows(events: pl.DataFrame) -> None:

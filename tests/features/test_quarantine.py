@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ from rolecall.features.schema import QUARANTINE
 from rolecall.features.validation import MESSAGE, REASON, ROW
 from rolecall.platform.tables import TableStore
 
+AT = datetime(2026, 3, 1, tzinfo=UTC)
 ROWS = pl.DataFrame({"Id": ["1", "2"], ROW: [1, 2], REASON: [None, "no_zone"], MESSAGE: [None, "why"]})
 
 
@@ -34,15 +36,15 @@ def test_a_refused_row_keeps_its_number_its_source_columns_and_its_reason() -> N
 
 
 def test_nothing_refused_writes_nothing(store: TableStore) -> None:
-    keep(store, [("a.csv", "jobs")], no_rows())
+    keep(store, [("a.csv", "jobs")], no_rows(), at=AT)
     assert store.version(QUARANTINE.name) is None
 
 
 def test_keeping_again_changes_nothing_and_a_mended_source_leaves(store: TableStore) -> None:
     first, other = refused_rows("a.csv", "jobs", ROWS, ROWS), unread_rows("b.csv", "jobs", [(7, "bad_utf8", "m", "t")])
-    keep(store, [("a.csv", "jobs"), ("b.csv", "jobs")], pl.concat([first, other]))
+    keep(store, [("a.csv", "jobs"), ("b.csv", "jobs")], pl.concat([first, other]), at=AT)
     version = store.version(QUARANTINE.name)
-    keep(store, [("a.csv", "jobs")], first)
+    keep(store, [("a.csv", "jobs")], first, at=AT + timedelta(days=1))
     assert store.version(QUARANTINE.name) == version
-    keep(store, [("a.csv", "jobs")], no_rows())
+    keep(store, [("a.csv", "jobs")], no_rows(), at=AT)
     assert store.read(QUARANTINE)["source"].to_pylist() == ["b.csv"]

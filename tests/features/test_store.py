@@ -1,4 +1,4 @@
-"""The feature store against real Feast: DuckDB files offline, SQLite online."""
+"""The feature store against real Feast: DuckDB files offline, SQLite or Redis (with PostgreSQL as registry) online."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import redis
 
-from rolecall.features.activity import TIMESTAMP, candidate_history, employer_rating, job_activity
+from rolecall.features.activity import TIMESTAMP, candidate_consent, candidate_history, employer_rating, job_activity
 from rolecall.features.candidates import candidate_context
 from rolecall.features.schema import EMPLOYERS, EVENTS
-from rolecall.features.store import FeatureStore
+from rolecall.features.store import FeatureStore, redis_address
 from rolecall.features.views import VIEWS, candidate_feature_columns, job_feature_columns, service_views
-from rolecall.platform.errors import InputError
+from rolecall.platform.errors import InputError, SettingsError
 from rolecall.platform.settings import FeatureSettings
+from tests.services import PostgresServer
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 AS_OF = START + timedelta(days=10)
@@ -39,6 +41,14 @@ def make_events() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=empty.schema)
 
 
+def make_consents() -> pl.DataFrame:
+    """c0 took it back after a week, c1 hides from one employer, c2 never said anything."""
+    told = [("c0", START, True, "all", None), ("c0", START + timedelta(days=7), False, "all", None)]
+    told += [("c1", START, True, "applied", ["e"]), ("c2", START, None, None, None)]
+    kinds = {"candidate_id": pl.String, "updated_at": TIMESTAMP, "consent": pl.Boolean, "visibility": pl.String}
+    return pl.DataFrame(told, schema=kinds | {"hidden_from": pl.List(pl.String)}, orient="row")
+
+
 def write_sources(folder: Path, events: pl.DataFrame) -> None:
     """Every view's file; views this test says nothing about are empty."""
     employers = pl.DataFrame(EMPLOYERS.columns.empty_table())
@@ -48,6 +58,7 @@ def write_sources(folder: Path, events: pl.DataFrame) -> None:
         for d in (1, 5)
     ]
     frames = {
+        "candidate_consent": candidate_consent(make_consents()),
         "candidate_history": candidate_history(events, history_length=3),
         "job_activity": job_activity(events, start=START, end=AS_OF),
         "employer_rating": employer_rating(pl.DataFrame(seen, schema=employers.schema)),
@@ -65,11 +76,22 @@ def events() -> pl.DataFrame:
     return make_events()
 
 
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest) -> FeatureSettings:
+    """Either all in files, or what a cluster has."""
+    if request.param == "sqlite":
+        return FeatureSettings()
+    database: PostgresServer = request.getfixturevalue("postgresql")
+    address: str = request.getfixturevalue("redis_server")
+    redis.Redis.from_url(address).flushall()
+    return FeatureSettings(online_store="redis", redis_url=address, registry_url=database.database())
+
+
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, events: pl.DataFrame) -> FeatureStore:
+def store(tmp_path_factory: pytest.TempPathFactory, events: pl.DataFrame, settings: FeatureSettings) -> FeatureStore:
     home = tmp_path_factory.mktemp("features")
     write_sources(home / "sources", events)
-    store = FeatureStore(home / "feast", FeatureSettings(), sources=home / "sources")
+    store = FeatureStore(home / "feast", settings, sources=home / "sources")
     assert store.materialize(AS_OF)
     return store
 
@@ -141,6 +163,15 @@ def test_nothing_later_than_the_instant_is_read_online(store: FeatureStore) -> N
     assert np.isnan(store.online_jobs(["j1"], ["e"], at=START)["employer_rating"]).all()
 
 
+def test_the_newest_consent_is_read_online_and_by_no_ranker(store: FeatureStore) -> None:
+    taken_back, hides, silent, nobody = store.online_consent(["c0", "c1", "c2", "nobody"], at=AS_OF)
+    assert taken_back["consent"] == 0
+    assert hides == {"consent": 1.0, "visibility": "applied", "hidden_from": ["e"]}
+    assert silent["consent"] == 0
+    assert nobody["consent"] is None
+    assert not {"consent", "visibility", "hidden_from"} & set(store.online_candidates(["c0"], at=AS_OF)[0])
+
+
 def test_a_backfill_does_not_put_the_past_online(store: FeatureStore) -> None:
     before = store.online_candidates(["c1"], at=AS_OF)
     assert not store.materialize(AS_OF - timedelta(days=4))
@@ -148,8 +179,12 @@ def test_a_backfill_does_not_put_the_past_online(store: FeatureStore) -> None:
     assert store.materialize(AS_OF)
 
 
-def test_a_second_reader_sees_what_was_materialized(store: FeatureStore, tmp_path: Path) -> None:
-    reader = FeatureStore(store._home, FeatureSettings())
+def test_a_second_reader_sees_what_was_materialized(
+    store: FeatureStore, settings: FeatureSettings, tmp_path: Path
+) -> None:
+    """With Redis from another machine too: one that has none of this one's files."""
+    home = store._home if settings.online_store == "sqlite" else tmp_path
+    reader = FeatureStore(home, settings)
     assert reader.online_candidates(["c1"], at=AS_OF) == store.online_candidates(["c1"], at=AS_OF)
 
 
@@ -163,3 +198,11 @@ def test_before_the_first_run_everything_is_missing(tmp_path: Path) -> None:
 def test_unaligned_employers_are_refused(store: FeatureStore) -> None:
     with pytest.raises(InputError, match="2 jobs, 1 employers"):
         store.online_jobs(["j1", "j2"], ["e"], at=AS_OF)
+
+
+def test_a_redis_url_keeps_every_part_of_it_in_feasts_notation() -> None:
+    assert redis_address("redis://cache") == "cache:6379,db=0"
+    assert redis_address("rediss://me:p%40ss@cache:7000/2") == "cache:7000,db=2,username=me,password=p@ss,ssl=true"
+    for wrong in ("cache:6379", "http://cache", "redis://:a%2Cb@cache"):
+        with pytest.raises(SettingsError):
+            redis_address(wrong)

@@ -62,6 +62,9 @@ def test_a_good_row_arrives_typed_with_every_column() -> None:
             CANDIDATE | {"experience": '[{"started_at":"2020-01-02","ended_at":"2020-01-01"}]'},
             "end_before_start",
         ),
+        (CANDIDATES, CANDIDATE | {"visibility": "friends"}, "unknown_word"),
+        (CANDIDATES, CANDIDATE | {"consent": "perhaps"}, "bad_value"),
+        (CANDIDATES, CANDIDATE | {"hidden_from": ["e"] * (MAX_LIST + 1)}, "list_too_long"),
         (EMPLOYERS, EMPLOYER | {"size": "-1"}, "out_of_range"),
     ],
 )

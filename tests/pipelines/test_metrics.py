@@ -15,9 +15,9 @@ def random() -> np.random.Generator:
 
 
 def test_a_rank_counts_jobs_above_and_half_of_the_others_that_tie(random: np.random.Generator) -> None:
-    for _ in range(50):
-        scores = random.integers(0, 6, 30).astype(np.float64)
-        targets = random.choice(30, 4, replace=False)
+    for size in [4] * 50 + [60] * 5:
+        scores = random.integers(0, 6, 90).astype(np.float64)
+        targets = random.choice(90, size, replace=False)
         expected = [1 + (scores > scores[t]).sum() + ((scores == scores[t]).sum() - 1) / 2 for t in targets]
         assert ranks_of(scores, targets).tolist() == expected
 

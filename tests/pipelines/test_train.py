@@ -96,5 +96,5 @@ def test_two_ray_workers_train_one_model_that_ranks_as_well(
     with ray_session(world.settings.ray, tmp_path):
         model = train_ranker(learn, shapes(settings)[1], settings, tmp_path / "storage")
     alone = train_ranker(learn, shapes(settings)[1], world.settings.ranking, tmp_path / "alone")
-    both = [auc(Ranker(text, learn.columns).score(held.features), held.labels > 0) for text in (model, alone)]
+    both = [auc(Ranker(grown.text, learn.columns).score(held.features), held.labels > 0) for grown in (model, alone)]
     assert both[0] == pytest.approx(both[1], abs=0.05)

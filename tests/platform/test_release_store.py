@@ -14,8 +14,7 @@ from rolecall.platform import release_store
 from rolecall.platform.errors import InputError, IntegrityError, NotFoundError
 from rolecall.platform.release import MANIFEST_FILE, Manifest, ReleaseBuilder, verify
 from rolecall.platform.release_store import ReleaseStore
-
-from .conftest import S3Bucket
+from tests.services import S3Bucket
 
 OpenStore = Callable[[str], ReleaseStore]
 

@@ -94,6 +94,23 @@ def test_replace_day_refuses_rows_of_another_day(store: TableStore) -> None:
     assert store.version("events") is None
 
 
+@pytest.mark.parametrize("write", ["upsert", "replace", "replace_day"])
+def test_a_table_written_before_a_column_existed_is_read_and_written(store: TableStore, write: str) -> None:
+    columns = pa.schema([field for field in EVENTS.columns if field.name != "position"])
+    older = TableSchema(name=EVENTS.name, key=EVENTS.key, required=EVENTS.required, time=EVENTS.time, columns=columns)
+    store.upsert(older, rows(older, event("a", NOON)))
+    assert store.read(EVENTS).to_pylist() == [dict.fromkeys(EVENTS.columns.names) | event("a", NOON)]
+    assert store.read(EVENTS, columns=["position", "kind"]).to_pylist() == [{"position": None, "kind": "view"}]
+    assert store.upsert(EVENTS, rows(EVENTS, event("a", NOON))).unchanged == 1
+    new = rows(EVENTS, event("b", NOON) | {"position": 3})
+    if write == "upsert":
+        store.upsert(EVENTS, new)
+    else:
+        _ = store.replace(EVENTS, new) if write == "replace" else store.replace_day(EVENTS, NOON.date(), new)
+    kept = {"a": None, "b": 3} if write == "upsert" else {"b": 3}
+    assert {row["event_id"]: row["position"] for row in store.read(EVENTS).to_pylist()} == kept
+
+
 def test_wrong_columns_repeated_keys_and_missing_values_are_refused(store: TableStore) -> None:
     with pytest.raises(SchemaError, match="unknown"):
         store.upsert(JOBS, rows(JOBS, job(1)).append_column("colour", pa.array(["red"])))

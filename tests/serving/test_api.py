@@ -18,10 +18,13 @@ from rolecall.serving.models import (
     EventBatch,
     EventReceipt,
     FoundJob,
+    PeopleReply,
+    PeopleRequest,
     Readiness,
     RecommendationReply,
     RecommendationRequest,
     RecommendedJob,
+    RecommendedPerson,
     SearchReply,
     SearchRequest,
     Stage,
@@ -69,6 +72,19 @@ class MemoryBackend:
                 for n, (job, title, score) in enumerate(jobs, 1)
             ),
             trace=(Stage(stage="recall", count_in=20, count_out=2, milliseconds=1.5),),
+        )
+
+    def people(self, job_id: str, request: PeopleRequest, request_id: str) -> PeopleReply:
+        if self.error is not None:
+            raise self.error
+        if job_id != "j1" and request.job is None:
+            raise NotFoundError(f"release r1 does not hold job {job_id}")
+        found = RecommendedPerson(
+            candidate_id="c7", score=0.4, position=1, propensity=1.0, reasons=("has 2 of 3 skills: triage, care",)
+        )
+        trace = (Stage(stage="recall", count_in=20, count_out=2, milliseconds=1.5),)
+        return PeopleReply(
+            request_id=request_id, release_id="r1", known=job_id == "j1", trained=True, items=(found,), trace=trace
         )
 
     def search(self, request: SearchRequest, request_id: str) -> SearchReply:
@@ -124,6 +140,23 @@ def test_an_unknown_candidate_is_answered_and_told_so(client: TestClient) -> Non
     assert reply["items"]
 
 
+def test_people_for_a_job_carry_reasons_and_trace(client: TestClient) -> None:
+    reply = client.post("/v1/jobs/j1/candidates", json={"limit": 1}).json()
+    assert [item["candidate_id"] for item in reply["items"]] == ["c7"]
+    assert (reply["known"], reply["trained"], reply["trace"][0]["stage"]) == (True, True, "recall")
+
+
+def test_a_job_nobody_knows_is_not_found_unless_it_is_described(client: TestClient) -> None:
+    assert is_problem(client.post("/v1/jobs/j9/candidates", json={}), 404)
+    reply = client.post("/v1/jobs/j9/candidates", json={"job": {"title": "Nurse"}}).json()
+    assert (reply["known"], len(reply["items"])) == (False, 1)
+
+
+def test_a_release_without_people_is_a_conflict(client: TestClient, backend: MemoryBackend) -> None:
+    backend.error = ConflictError("release r1 recommends no people")
+    assert is_problem(client.post("/v1/jobs/j1/candidates", json={}), 409)
+
+
 def test_a_search_finds(client: TestClient) -> None:
     assert client.post("/v1/search", json={"text": "nurse"}).json()["items"][0]["snippet"] == "nurse"
 
@@ -131,8 +164,8 @@ def test_a_search_finds(client: TestClient) -> None:
 def test_events_are_answered_202_and_counted_once(client: TestClient, backend: MemoryBackend) -> None:
     first = client.post("/v1/events", json={"events": [EVENT]})
     again = client.post("/v1/events", json={"events": [EVENT]})
-    assert (first.status_code, first.json()) == (202, {"accepted": 1, "duplicate": 0})
-    assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": 1})
+    assert (first.status_code, first.json()) == (202, {"accepted": 1, "duplicate": 0, "dropped": 0})
+    assert (again.status_code, again.json()) == (202, {"accepted": 0, "duplicate": 1, "dropped": 0})
     assert list(backend.events) == ["e1"]
 
 
@@ -148,6 +181,10 @@ def test_events_are_answered_202_and_counted_once(client: TestClient, backend: M
         ("/v1/recommendations", {"profile": {"lat": 91, "lon": 0}}, "/profile/lat"),
         ("/v1/recommendations", {"profile": {"lat": 1}}, "/profile"),
         ("/v1/recommendations", {"candidate_id": "c1", "filters": {"seniorities": ["boss"]}}, "/filters/seniorities/0"),
+        ("/v1/jobs/j1/candidates", {"limit": 0}, "/limit"),
+        ("/v1/jobs/j1/candidates", {"job": {"skills": ["sql"]}}, "/job/title"),
+        ("/v1/jobs/j1/candidates", {"filters": {"remote": True}}, "/filters/remote"),
+        ("/v1/jobs/j1/candidates", {"filters": {"active_since": "2026-03-01T00:00:00"}}, "/filters/active_since"),
         ("/v1/search", {"text": "  "}, "/text"),
         ("/v1/search", {"text": "x" * 1001}, "/text"),
         ("/v1/events", {"events": []}, "/events"),
@@ -284,6 +321,14 @@ def test_metrics_count_answers_stages_and_events(client: TestClient) -> None:
     assert "rolecall_schedule_missed_days 0.0" in text
 
 
+def test_metrics_of_one_among_several_replicas_name_it_in_every_sample(backend: MemoryBackend) -> None:
+    with TestClient(create_api(backend, ServeSettings(), replica="r-1")) as client:
+        client.post("/v1/recommendations", json={"candidate_id": "c1"})
+        samples = [line for line in client.get("/metrics").text.splitlines() if not line.startswith("#")]
+    assert samples
+    assert all('replica="r-1"' in sample for sample in samples)
+
+
 def test_every_described_example_is_answered(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     tried = 0
@@ -292,7 +337,7 @@ def test_every_described_example_is_answered(client: TestClient) -> None:
             continue
         reference = item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
         for example in schema["components"]["schemas"][reference.rsplit("/", 1)[1]]["examples"]:
-            assert client.post(path, json=example).status_code in (200, 202)
+            assert client.post(path.format(job_id="j1"), json=example).status_code in (200, 202)
             tried += 1
     assert tried >= 4
 

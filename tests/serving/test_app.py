@@ -7,11 +7,12 @@ import signal
 import socket
 import threading
 
+import cloudpickle
 import pytest
 
-from rolecall.platform.errors import ConflictError
-from rolecall.platform.settings import ServeSettings, Settings
-from rolecall.serving.app import OPERATION_SLOTS, most_ongoing, run_server, wait_for_signal
+from rolecall.platform.errors import ConflictError, InputError
+from rolecall.platform.settings import RegistrySettings, ServeSettings, Settings
+from rolecall.serving.app import OPERATION_SLOTS, app, build, most_ongoing, run_server, wait_for_signal
 
 
 def test_a_taken_port_is_refused_before_anything_is_started() -> None:
@@ -34,3 +35,14 @@ def test_waiting_ends_at_a_signal_and_gives_the_handlers_back(number: signal.Sig
     threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
     wait_for_signal()
     assert signal.getsignal(number) is before
+
+
+def test_on_a_cluster_no_setting_travels_with_the_application() -> None:
+    registry = RegistrySettings(ledger_url="postgresql+psycopg://u:hunter2@db/ledger")
+    assert b"hunter2" in cloudpickle.dumps(build(Settings(registry=registry)))
+    assert b"hunter2" not in cloudpickle.dumps(build(Settings(registry=registry, mode="cluster")))
+
+
+def test_arguments_in_a_serve_configuration_are_refused() -> None:
+    with pytest.raises(InputError, match="replicas"):
+        app({"replicas": "2"})

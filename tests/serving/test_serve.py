@@ -81,7 +81,11 @@ def test_wrong_input_is_problem_details_through_the_proxy(client: httpx.Client) 
 
 def test_events_answered_202_are_in_the_log(client: httpx.Client, settings: Settings) -> None:
     assert client.post("/v1/events", json={"events": [event("e1"), event("e2")]}).status_code == 202
-    assert client.post("/v1/events", json={"events": [event("e2")]}).json() == {"accepted": 0, "duplicate": 1}
+    assert client.post("/v1/events", json={"events": [event("e2")]}).json() == {
+        "accepted": 0,
+        "duplicate": 1,
+        "dropped": 0,
+    }
     assert {"e1", "e2"} <= logged(settings)
 
 

@@ -25,11 +25,12 @@ from rolecall.features.schema import (
     SENIORITIES,
     TABLES,
 )
-from rolecall.pipelines.market import MarketConfig, Marketplace, generate
-from rolecall.pipelines.market.postings import MAX_WORDS
+from rolecall.pipelines.market import MarketConfig, Marketplace, World, generate
+from rolecall.pipelines.market.event_rows import candidate_id
 
-SMALL = MarketConfig(jobs=600, candidates=500, employers=40, occupations=60, seed=11)
-TINY = MarketConfig(jobs=50, candidates=10, employers=5, occupations=10, days=2, slots=50, seed=3)
+from .conftest import SMALL
+
+TINY = MarketConfig(jobs=50, candidates=10, employers=5, occupations=60, days=2, slots=50, seed=3)
 DIGEST = """
 import hashlib, pyarrow as pa
 from rolecall.pipelines.market import MarketConfig, generate
@@ -42,23 +43,6 @@ def digest(market):
         total.update(name.encode() + sink.getvalue().to_pybytes())
     return total.hexdigest()
 """
-
-
-@pytest.fixture(scope="module")
-def market() -> Marketplace:
-    return generate(SMALL)
-
-
-@pytest.fixture(scope="module")
-def shown(market: Marketplace) -> pl.DataFrame:
-    """One row an impression, with what became of it."""
-    events = frame(market.events)
-    slot = ["request_id", "position"]
-    rows = events.filter(pl.col("kind") == "impression")
-    for kind in ("click", "save", "apply"):
-        marks = events.filter(pl.col("kind") == kind).select(*slot, pl.lit(1.0).alias(kind))
-        rows = rows.join(marks, on=slot, how="left").with_columns(pl.col(kind).fill_null(0.0))
-    return rows
 
 
 def frame(table: pa.Table) -> pl.DataFrame:
@@ -88,7 +72,7 @@ def test_vocabularies_hold_only_words_the_schema_knows(market: Marketplace) -> N
 
 def test_texts_and_lists_stay_within_their_limits(market: Marketplace) -> None:
     jobs = frame(market.jobs)
-    assert jobs.select(pl.col("description").str.split(" ").list.len().max()).item() <= MAX_WORDS
+    assert jobs.select(pl.col("description").str.split(" ").list.len().max()).item() <= SMALL.max_words
     assert jobs.select(pl.col("title").str.len_chars().is_between(3, MAX_SHORT_TEXT).all()).item()
     for table, column in ((jobs, "skills"), (frame(market.candidates), "skills")):
         assert table.select(pl.col(column).list.len().is_between(1, MAX_LIST).all()).item()
@@ -110,9 +94,11 @@ def test_references_point_at_rows_that_exist(market: Marketplace) -> None:
     assert set(jobs["employer_id"]) <= set(frame(market.employers)["employer_id"])
 
 
-def test_nothing_happens_before_it_can_or_outside_the_month(market: Marketplace) -> None:
+def test_nothing_happens_before_it_can_or_outside_the_month(world: World, market: Marketplace) -> None:
     jobs = frame(market.jobs).select("job_id", "posted_at", "expires_at")
-    people = frame(market.candidates).select("candidate_id", pl.col("updated_at").alias("joined_at"))
+    people = pl.DataFrame(
+        {"candidate_id": [candidate_id(n) for n in world.people.number.tolist()], "joined_us": world.people.joined_us}
+    ).with_columns(pl.col("joined_us").cast(pl.Datetime("us", "UTC")).alias("joined_at"))
     events = frame(market.events).join(jobs, on="job_id").join(people, on="candidate_id")
     assert events["occurred_at"].is_between(SMALL.starts_at, SMALL.ends_at, closed="left").all()
     assert events.filter(pl.col("occurred_at") < pl.col("posted_at")).is_empty()
@@ -125,7 +111,9 @@ def test_responses_follow_the_impression_they_answer(market: Marketplace) -> Non
     events = frame(market.events)
     slot = ["request_id", "position", "candidate_id", "job_id"]
     first = events.filter(pl.col("kind") == "impression").select(*slot, pl.col("occurred_at").alias("shown_at"))
-    responses = events.filter(pl.col("kind").is_in(["click", "save", "apply", "dismiss"]))
+    responses = events.filter(
+        pl.col("kind").is_in(["click", "save", "apply", "dismiss"]), ~pl.col("event_id").str.contains("invited")
+    )
     answered = responses.join(first, on=slot)
     assert answered.height == responses.height
     assert answered.filter(pl.col("occurred_at") <= pl.col("shown_at")).is_empty()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rolecall.pipelines.market.taxonomy import MAJOR_GROUPS, SKILLS_PER_OCCUPATION, Taxonomy, build_taxonomy
+from rolecall.pipelines.market.groups import MAJOR_GROUPS
+from rolecall.pipelines.market.taxonomy import SKILLS_PER_OCCUPATION, Taxonomy, build_taxonomy
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Duties towards the people whose data is here: forget, export, keep no longer than was said."""

@@ -1,0 +1,83 @@
+"""The leak audit of the people's columns: would they say the same if what they may not know had never happened?
+
+For a few requests the table of people is built again by the same code and every column computed from it,
+
+- from the log without anything at or after the request: no column may change, and
+- for each person from that person's own events alone: no column may change, in either feature service, since what
+  other people did is no reason to recommend somebody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from rolecall.features.catalogue import Floats, Rows
+from rolecall.features.job_vectors import JobVectors
+from rolecall.features.people import People
+from rolecall.features.people_columns import PEOPLE_COLUMNS
+from rolecall.features.people_pairs import PeoplePairs
+from rolecall.pipelines.people import people_as_of
+from rolecall.pipelines.people_training import JobRequest
+from rolecall.platform.errors import GateRefusedError
+
+MOST_PEOPLE = 6
+"""People of each request that are looked at alone."""
+
+MakePeople = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame], pa.Table]
+"""Makes the table of people as `people_as_of` does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleLeakAudit:
+    """The code under audit and the tables that are not events."""
+
+    candidates: pl.DataFrame
+    jobs: pl.DataFrame
+    pairs: PeoplePairs
+    make_people: MakePeople = people_as_of
+
+    def check(self, events: pl.DataFrame, sampled: Sequence[JobRequest]) -> None:
+        """Raise GateRefusedError that names every leaking column."""
+        future, others = set[str](), set[str]()
+        for request in sampled:
+            rows = request.rows[:MOST_PEOPLE]
+            expected = self._columns(events, request, rows)
+            past = events.filter(pl.col("occurred_at") < request.at)
+            future |= _changed(expected, self._columns(past, request, rows))
+            for place, row in enumerate(rows):
+                name = self.pairs.people.candidate_ids[row]
+                own = events.filter(pl.col("candidate_id") == name)
+                alone = self._columns(own, request, rows[place : place + 1])
+                others |= _changed(expected[place : place + 1], alone)
+        if future or others:
+            raise GateRefusedError(
+                f"people columns that know what comes later: {sorted(future)}; "
+                f"people columns that know other people: {sorted(others)}",
+                "the job's content, and what the person did strictly before the request",
+                "correct the feature; pipelines/people_leaks.py says how it was found",
+            )
+
+    def _columns(self, events: pl.DataFrame, request: JobRequest, rows: Rows) -> Floats:
+        """Every column of some people, from a table of people made anew. Their profiles are no events: they stay."""
+        whole = self.pairs
+        names = [whole.people.candidate_ids[row] for row in rows]
+        mine = self.candidates.filter(pl.col("candidate_id").is_in(names))
+        people = People.from_table(self.make_people(mine, events, self.jobs), whole.jobs.catalogue)
+        vectors = JobVectors(whole.vectors.codes[rows], whole.vectors.scales[rows])
+        pairs = PeoplePairs(people, whole.words.take(rows), vectors, whole.jobs)
+        columns = tuple(PEOPLE_COLUMNS)
+        question = pairs.question(whole.jobs.catalogue.job_ids[request.job])
+        if question is None:
+            return np.zeros((0, len(columns)), np.float32)
+        everybody = np.arange(len(rows), dtype=np.int32)
+        return pairs.matrix(pairs.prepare(question), everybody, at=request.at, columns=columns)
+
+
+def _changed(expected: Floats, found: Floats) -> set[str]:
+    same = (np.isclose(expected, found, rtol=1e-5, atol=1e-6) | (np.isnan(expected) & np.isnan(found))).all(axis=0)
+    return {name for name, equal in zip(PEOPLE_COLUMNS, same, strict=True) if not equal}

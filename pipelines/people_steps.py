@@ -1,0 +1,102 @@
+"""The steps of the daily run that build the other direction: people for jobs.
+
+Where nobody agreed to be recommended they leave nothing behind, and the release recommends jobs alone. Where there is
+no outcome to learn from, people come in the order of their content.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from rolecall.features.people_columns import PEOPLE_COARSE_COLUMNS
+from rolecall.features.people_pairs import PeoplePairs
+from rolecall.features.schema import EVENTS, JOBS
+from rolecall.pipelines.daily_steps import DailySteps
+from rolecall.pipelines.examples import TrainingSet
+from rolecall.pipelines.materialize import Versions, read_as_of
+from rolecall.pipelines.people import build_people, newest_profiles, open_people, people_as_of
+from rolecall.pipelines.people_leaks import PeopleLeakAudit
+from rolecall.pipelines.people_outcomes import MUTUAL, Outcomes
+from rolecall.pipelines.people_training import JobRequest, job_requests, people_cutoff, people_training_set
+from rolecall.pipelines.steps import StepContext, StepResult
+from rolecall.pipelines.train import fit_calibrator, shapes
+from rolecall.platform.tables import TableStore
+from rolecall.serving import parts
+from rolecall.serving.people_loader import trained_part, untrained_part
+from rolecall.serving.people_policy import PeoplePolicy
+
+AUDITED = 2
+"""Requests whose columns the leak audit computes again."""
+
+
+class PeopleSteps(DailySteps):
+    """The daily steps up to the release's folder, both directions."""
+
+    def people(self, step: StepContext) -> StepResult:
+        """Who may be recommended, with their vectors and index."""
+        versions = step.value("ingest", "versions")
+        candidates = newest_profiles(self.tables, versions, step.as_of)
+        events = read_as_of(self.tables, EVENTS, versions, step.as_of)
+        table = people_as_of(candidates, events, known_jobs(self.tables, versions, step.as_of))
+        if not table.num_rows:
+            return StepResult(values={"digest": ""}, metrics={"people.visible": 0})
+        embed = partial(self._embed, report=step.report)
+        built = build_people(table, self._pairs(step), embed, self.settings.vectors, step.folder)
+        return StepResult(values={"digest": built.content_digest}, metrics={"people.visible": built.people})
+
+    def people_rankers(self, step: StepContext) -> StepResult:
+        """The people rankers, learned from what both sides wanted, after the leak audit passed."""
+        if not step.value("people", "digest"):
+            return StepResult()
+        examples = self._examples(step)
+        learn = examples.learnable()
+        metrics = {"people.requests": float(examples.requests), "people.rows": float(len(examples.features))}
+        if not learn.requests:
+            untrained_part().write(step.folder)
+            return StepResult(metrics=metrics)
+        trained_part().write(step.folder)
+        coarse, fine = shapes(self.settings.ranking)
+        self._train(step, learn.columns_only(PEOPLE_COARSE_COLUMNS), coarse, parts.PEOPLE_COARSE)
+        self._train(step, learn, fine, parts.PEOPLE_FINE)
+        model = (step.folder / parts.PEOPLE_FINE).read_text()
+        calibrator = fit_calibrator(model, examples.calibration(), wanted=MUTUAL)
+        if calibrator is not None:
+            (step.folder / parts.PEOPLE_CALIBRATOR).write_text(calibrator.to_json())
+        return StepResult(metrics=metrics | {"people.learned": float(learn.requests)})
+
+    def _examples(self, step: StepContext) -> TrainingSet:
+        versions, ranking = step.value("ingest", "versions"), self.settings.ranking
+        events = read_as_of(self.tables, EVENTS, versions, step.as_of)
+        pairs = self._people_pairs(step, step.inputs["people"].folder)
+        policy = PeoplePolicy(self.settings.policy, pairs.people, pairs.vectors)
+        outcomes = Outcomes(events, pairs.people, pairs.jobs.catalogue)
+        start, end = step.as_of - timedelta(days=ranking.train_days), people_cutoff(step.as_of, ranking)
+        requests = job_requests(outcomes, pairs, policy, start=start, end=end, seed=ranking.seed)
+        self._audit(step, pairs, events, requests)
+        return people_training_set(
+            requests, pairs, progress=lambda done, total: step.report(f"{done:,}/{total:,} requests")
+        )
+
+    def _audit(self, step: StepContext, pairs: PeoplePairs, events: pl.DataFrame, requests: list[JobRequest]) -> None:
+        step.report("leak audit")
+        versions = step.value("ingest", "versions")
+        audit = PeopleLeakAudit(
+            candidates=newest_profiles(self.tables, versions, step.as_of),
+            jobs=known_jobs(self.tables, versions, step.as_of),
+            pairs=pairs,
+        )
+        audit.check(events, requests[:: max(len(requests) // AUDITED, 1)][:AUDITED])
+
+    def _people_pairs(self, step: StepContext, folder: Path) -> PeoplePairs:
+        jobs = self._pairs(step)
+        people, words, vectors = open_people(folder, jobs)
+        return PeoplePairs(people, words, vectors, jobs)
+
+
+def known_jobs(tables: TableStore, versions: Versions, as_of: datetime) -> pl.DataFrame:
+    """job_id and employer_id of every job known at an instant, expired ones included."""
+    return read_as_of(tables, JOBS, versions, as_of).select("job_id", "employer_id")

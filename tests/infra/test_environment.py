@@ -1,0 +1,71 @@
+"""The settings that the manifests give to pods are settings of this code, and nothing secret is in them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rolecall.platform.errors import SettingsError
+from rolecall.platform.ray_runtime import environment
+from rolecall.platform.settings import RaySettings, Settings, load_settings
+from rolecall.serving.app import deployment_options
+
+from .manifests import INFRA, containers, documents, manifest
+
+SECRET = re.compile(
+    r"password|secret_access|access_key|api_keys|token$|ledger_url|tracking_uri|redis_url|registry_url", re.I
+)
+
+
+def variables() -> dict[str, str]:
+    """What a pod's environment holds: the ConfigMap, the example Secret, and what containers add."""
+    own = {v["name"]: v["value"] for container in containers() for v in container.get("env", []) if "value" in v}
+    return {**manifest("ConfigMap")["data"], **manifest("Secret", "rolecall-credentials")["stringData"], **own}
+
+
+def ours(given: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in given.items() if name.startswith("ROLECALL_")}
+
+
+def test_every_variable_is_a_setting() -> None:
+    settings = load_settings(environ=ours(variables()))
+    assert settings.mode == "cluster"
+    assert settings.tables_uri.startswith("s3://")
+    assert settings.ledger_url.startswith("postgresql+psycopg://")
+    assert settings.features.online_store == "redis"
+    assert settings.serve.api_keys == ("CHANGE-ME",)
+
+
+@pytest.mark.parametrize("name", ["ROLECALL_STORAGE__TABLE_URI", "ROLECALL_RANKING__WORKER", "ROLECALL_HOMES"])
+def test_a_slip_in_a_variable_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError):
+        load_settings(environ=ours(variables()) | {name: "2"})
+
+
+def test_what_is_secret_is_in_a_secret_and_only_as_an_example() -> None:
+    assert [name for name in manifest("ConfigMap")["data"] if SECRET.search(name)] == []
+    for document in documents(INFRA / "kuberay/secret.example.yaml"):
+        assert all("CHANGE-ME" in text for text in document["stringData"].values())
+    inline = [v for container in containers() for v in container.get("env", []) if SECRET.search(v["name"])]
+    assert all("valueFrom" in variable for variable in inline)
+
+
+def test_the_serve_flags_of_one_machine_hold_on_a_cluster_too(tmp_path_factory: pytest.TempPathFactory) -> None:
+    local = environment(RaySettings(), tmp_path_factory.mktemp("h"))
+    flags = {name: text for name, text in local.items() if name in manifest("ConfigMap")["data"]}
+    assert flags
+    here = {name: local[name] for name in flags if name != "RAY_AUTH_MODE"}
+    assert here.items() <= manifest("ConfigMap")["data"].items()
+    assert {"RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED"} <= flags.keys()
+
+
+def test_a_replica_gets_as_many_threads_as_the_settings_say() -> None:
+    settings = Settings()
+    (application,) = documents(INFRA / "serve/serve.yaml")[0]["applications"]
+    configured = application["deployments"][0]
+    code = deployment_options(settings)
+    assert configured["name"] == code["name"]
+    assert configured["ray_actor_options"] == code["ray_actor_options"]
+    timeout = documents(INFRA / "serve/serve.yaml")[0]["http_options"]["request_timeout_s"]
+    assert timeout > settings.serve.request_timeout_s
