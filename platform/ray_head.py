@@ -10,6 +10,7 @@ address that its jobs are given.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rolecall.platform.errors import UnavailableError
@@ -28,9 +30,10 @@ from rolecall.platform.jobs import RayJobService
 from rolecall.platform.ray_runtime import environment
 from rolecall.platform.settings import RaySettings
 
-START_SECONDS = 180.0
+START_SECONDS = 360.0
 HEAD_LOG = "ray-head.log"
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 60.0
+_ADDRESS_FILE = "ray_current_cluster"  # written once the node is up
 _PR_SET_PDEATHSIG = 1
 _PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "metrics-export-port", "ray-client-server-port")
 
@@ -39,26 +42,64 @@ _PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "metrics-expo
 def ray_head(settings: RaySettings, home: Path) -> Iterator[str]:
     """The URL of a head's dashboard on 127.0.0.1; it ends with the block, and when this process dies.
 
-    The logs of its jobs are kept below `home/logs`. Raises UnavailableError where it does not come up.
+    Ray gives up starting where a busy machine takes longer than 30 s: then it is started again. The logs of its jobs
+    are kept below `home/logs`. Raises UnavailableError where it does not come up within six minutes.
     """
-    folder = Path(tempfile.mkdtemp(prefix="rch", dir="/tmp"))  # sockets below it have room for 107 bytes
-    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-    if settings.dashboard_port:
-        ports["dashboard-port"] = settings.dashboard_port
-    with (folder / HEAD_LOG).open("wb") as log:
-        head = subprocess.Popen(
-            _command(settings, folder, ports),
-            env=os.environ | environment(settings, home),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,
-        )
+    deadline = time.monotonic() + START_SECONDS
+    while (head := _Head.started(settings, home)).gave_up(deadline):
+        head.stop()
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                "no Ray head came up here", "a less busy machine", f"read {home / 'logs' / HEAD_LOG}"
+            )
     try:
-        yield _answering(f"http://127.0.0.1:{ports['dashboard-port']}", head)
+        yield head.url
     finally:
-        _stop(head)
-        _keep_logs(folder, home / "logs")
-        shutil.rmtree(folder, ignore_errors=True)
+        head.stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    process: subprocess.Popen[bytes]
+    folder: Path
+    home: Path
+    url: str
+
+    @classmethod
+    def started(cls, settings: RaySettings, home: Path) -> _Head:
+        folder = Path(tempfile.mkdtemp(prefix="rch", dir="/tmp"))  # sockets below it have room for 107 bytes
+        ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+        if settings.dashboard_port:
+            ports["dashboard-port"] = settings.dashboard_port
+        with (folder / HEAD_LOG).open("wb") as log:
+            process = subprocess.Popen(
+                _command(settings, folder, ports),
+                env=os.environ | environment(settings, home),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+            )
+        return cls(process=process, folder=folder, home=home, url=f"http://127.0.0.1:{ports['dashboard-port']}")
+
+    def gave_up(self, deadline: float) -> bool:
+        """Wait until it takes calls; True where it ended instead, or the time is over."""
+        while self.process.poll() is None and time.monotonic() < deadline:
+            if (self.folder / _ADDRESS_FILE).exists():
+                with contextlib.suppress(UnavailableError):
+                    RayJobService(self.url)
+                    return False
+            time.sleep(0.5)
+        return True
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        _keep_logs(self.folder, self.home / "logs")
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,28 +121,6 @@ def _command(settings: RaySettings, folder: Path, ports: dict[str, int]) -> list
         f"--temp-dir={folder}",
         *(f"--{name}={port}" for name, port in ports.items()),
     ]
-
-
-def _answering(url: str, head: subprocess.Popen[bytes]) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            RayJobService(url)
-        except UnavailableError:
-            if head.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-        else:
-            return url
-
-
-def _stop(head: subprocess.Popen[bytes]) -> None:
-    head.terminate()
-    try:
-        head.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        head.kill()
-        head.wait()
 
 
 def _keep_logs(folder: Path, target: Path) -> None:
