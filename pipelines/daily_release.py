@@ -38,10 +38,16 @@ class ReleaseSteps(DailySteps):
         folder = step.file("assemble", assemble.RELEASE_FOLDER)
         challenger = self._evaluate(step, judge, folder)
         champion = self.registry.reconcile()
-        against = self._champion(step, judge, champion)
+        fair = self._fair(step, judge)
+        against = self._champion(step, fair, champion)
+        rival = challenger if against is None or fair is judge else self._evaluate(step, fair, folder, baselines=())
         manifest = read_manifest((folder / MANIFEST).read_bytes())
         verdict = judge_release(
-            challenger, against, settings=self.settings.gate, size_bytes=sum(part.bytes for part in manifest.parts)
+            challenger,
+            against,
+            settings=self.settings.gate,
+            size_bytes=sum(part.bytes for part in manifest.parts),
+            rival=rival,
         )
         (step.folder / assemble.EVALUATION).write_text(json.dumps(challenger.to_dict(), indent=1))
         checks = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in verdict.checks]
@@ -94,10 +100,17 @@ class ReleaseSteps(DailySteps):
             return StepResult(values={"promoted": False, "why": str(conflict)})
         return StepResult(values={"promoted": True, "why": why})
 
-    def _judge(self, step: StepContext) -> Judge:
+    def _fair(self, step: StepContext, judge: Judge) -> Judge:
+        """What champion and challenger are compared on: jobs that candidates found without being shown them, else
+        the champion would be asked about nothing but its own choices. All targets where too few were found."""
+        own = self._judge(step, unprompted=True)
+        return own if len(own.targets) >= self.settings.gate.min_targets else judge
+
+    def _judge(self, step: StepContext, *, unprompted: bool = False) -> Judge:
         events = read_as_of(self.tables, EVENTS, step.value("ingest", "versions"), step.as_of)
         start = step.as_of - timedelta(days=self.settings.ranking.evaluation_days)
-        targets = collect_targets(events, start=start, end=step.as_of, seed=self.settings.ranking.seed)
+        seed = self.settings.ranking.seed
+        targets = collect_targets(events, start=start, end=step.as_of, seed=seed, unprompted=unprompted)
         store = feature_store(self.settings, step.file("features", VIEWS))
         return Judge.prepare(targets, store, rounds=self.settings.gate.bootstrap_rounds)
 

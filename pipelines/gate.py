@@ -56,18 +56,23 @@ def judge_release(
     settings: GateSettings,
     size_bytes: int,
     schema_errors: Sequence[str] = (),
+    rival: Evaluation | None = None,
 ) -> Verdict:
     """The verdict on a release. `champion`: the served release on the same targets, None where nothing is served.
+
+    `rival`: the release on the targets it is compared with the champion on, where these are others: what candidates
+    did with jobs the champion showed them speaks for the champion alone.
 
     `schema_errors`: columns or tables the release and this code do not agree about, in words.
     Raises InputError where champion and challenger were not asked the same.
     """
-    if champion is not None and champion.targets != challenger.targets:
+    rival = rival or challenger
+    if champion is not None and champion.targets != rival.targets:
         raise InputError("champion and challenger evaluated on different targets", "the same targets")
     checks = [
         _enough_targets(challenger, settings),
         *_baselines(challenger, settings),
-        *([] if champion is None else _champion(challenger, champion, settings)),
+        *([] if champion is None else _champion(rival, champion, settings)),
         _latency(challenger, settings),
         _size(size_bytes, settings),
         Check(name="schema", ok=not schema_errors, detail="; ".join(schema_errors) or "columns agree"),
