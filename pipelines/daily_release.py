@@ -38,9 +38,10 @@ _SHOWN = ("recall@10", "hr@10", "ndcg@10", "mrr")
 
 @dataclass(frozen=True, kw_only=True)
 class _Judges:
-    """One for each direction."""
+    """One for each direction, and the one that champion and challenger are compared by."""
 
     jobs: Judge
+    rivals: Judge
     people: PeopleJudge
 
 
@@ -51,9 +52,11 @@ class ReleaseSteps(PeopleSteps):
         """The release and the champion on the same targets, and what the gate says of it."""
         judges = self._judges(step)
         folder = step.file("assemble", assemble.RELEASE_FOLDER)
-        challenger, people = self._evaluate(step, judges, folder)
+        challenger, people = self._evaluate(step, folder, judges.jobs, judges.people)
         champion = self.registry.reconcile()
         against, people_against = self._champion(step, judges, champion)
+        again = against is not None and judges.rivals is not judges.jobs
+        rival = self._evaluate(step, folder, judges.rivals, None, baselines=())[0] if again else challenger
         manifest = read_manifest((folder / MANIFEST).read_bytes())
         verdict = judge_release(
             challenger,
@@ -61,6 +64,7 @@ class ReleaseSteps(PeopleSteps):
             settings=self.settings.gate,
             size_bytes=sum(part.bytes for part in manifest.parts),
             people=(people, people_against) if people and people_against else None,
+            rival=rival,
         )
         report = challenger.to_dict() | ({"people": people.to_dict()} if people else {})
         (step.folder / assemble.EVALUATION).write_text(json.dumps(report, indent=1))
@@ -116,10 +120,13 @@ class ReleaseSteps(PeopleSteps):
         return StepResult(values={"promoted": True, "why": why})
 
     def _judges(self, step: StepContext) -> _Judges:
+        """Champion and challenger are compared on jobs that candidates found without being shown them, else the
+        champion would be asked about nothing but its own choices; on all targets where too few were found."""
         versions, ranking = step.value("ingest", "versions"), self.settings.ranking
         events = read_as_of(self.tables, EVENTS, versions, step.as_of)
         start = step.as_of - timedelta(days=ranking.evaluation_days)
-        targets = collect_targets(events, start=start, end=step.as_of, seed=ranking.seed)
+        collect = partial(collect_targets, events, start=start, end=step.as_of, seed=ranking.seed)
+        targets, unprompted = collect(), collect(unprompted=True)
         store = feature_store(self.settings, step.file("features", VIEWS))
         candidates = newest_profiles(self.tables, versions, step.as_of)
         visible = people_as_of(candidates, events.clear(), known_jobs(self.tables, versions, step.as_of))
@@ -131,26 +138,32 @@ class ReleaseSteps(PeopleSteps):
             seed=ranking.seed,
         )
         rounds = self.settings.gate.bootstrap_rounds
+        jobs = Judge.prepare(targets, store, rounds=rounds)
+        fair = len(unprompted) >= self.settings.gate.min_targets
         return _Judges(
-            jobs=Judge.prepare(targets, store, rounds=rounds), people=PeopleJudge(targets=people, rounds=rounds)
+            jobs=jobs,
+            rivals=Judge.prepare(unprompted, store, rounds=rounds) if fair else jobs,
+            people=PeopleJudge(targets=people, rounds=rounds),
         )
 
     def _evaluate(
-        self, step: StepContext, judges: _Judges, folder: Path, **options: Any
+        self, step: StepContext, folder: Path, jobs: Judge, people: PeopleJudge | None, **options: Any
     ) -> tuple[Evaluation, Evaluation | None]:
-        """Jobs for people, and where the release recommends them people for jobs."""
+        """Jobs for people, and where the release recommends them (and `people` asks) people for jobs."""
         with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
             progress = partial(_told, step)
-            jobs = judges.jobs.evaluate(release.funnel, progress=progress, **options)
-            people = release.people and judges.people.evaluate(release.people, progress=progress, **options)
-        return jobs, people
+            found = jobs.evaluate(release.funnel, progress=progress, **options)
+            if people is None or release.people is None:
+                return found, None
+            return found, people.evaluate(release.people, progress=progress, **options)
 
     def _champion(
         self, step: StepContext, judges: _Judges, champion: str | None
     ) -> tuple[Evaluation | None, Evaluation | None]:
         if champion is None or champion == step.value("assemble", "release"):
             return None, None
-        return self._evaluate(step, judges, self.registry.releases.fetch(champion), baselines=())
+        folder = self.registry.releases.fetch(champion)
+        return self._evaluate(step, folder, judges.rivals, judges.people, baselines=())
 
     def _with_evaluation(self, step: StepContext, folder: Path) -> Any:
         """The assembled parts and the evaluation beside them; the id stays what it was."""

@@ -57,19 +57,23 @@ def judge_release(
     size_bytes: int,
     schema_errors: Sequence[str] = (),
     people: tuple[Evaluation, Evaluation] | None = None,
+    rival: Evaluation | None = None,
 ) -> Verdict:
     """The verdict on a release. `champion`: the served release on the same targets, None where nothing is served.
 
     `people`: challenger and champion asked for people, where both recommend them.
+    `rival`: the release on the targets it is compared with the champion on, where these are others: what candidates
+    did with jobs the champion showed them speaks for the champion alone.
     `schema_errors`: columns or tables the release and this code do not agree about, in words.
     Raises InputError where champion and challenger were not asked the same.
     """
-    if champion is not None and champion.targets != challenger.targets:
+    rival = rival or challenger
+    if champion is not None and champion.targets != rival.targets:
         raise InputError("champion and challenger evaluated on different targets", "the same targets")
     checks = [
         _enough_targets(challenger, settings),
         *_baselines(challenger, settings),
-        *([] if champion is None else _champion(challenger, champion, settings)),
+        *([] if champion is None else _champion(rival, champion, settings)),
         *([] if people is None else _people(*people, settings)),
         _latency(challenger, settings),
         _size(size_bytes, settings),

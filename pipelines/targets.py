@@ -28,14 +28,24 @@ class Target:
 
 
 def collect_targets(
-    events: pl.DataFrame, *, start: datetime, end: datetime, limit: int = 500, seed: int = 7
+    events: pl.DataFrame,
+    *,
+    start: datetime,
+    end: datetime,
+    limit: int = 500,
+    seed: int = 7,
+    unprompted: bool = False,
 ) -> tuple[Target, ...]:
     """One target for each of at most `limit` candidates active in [start, end), chosen by hash, in order of id.
 
     Where a candidate's impressions were logged, the instant is their first event of the window and everything they
     then engage with is relevant. In a plain view log it is the newest job: what they went on to, given all before.
+
+    `unprompted`: only engagements with jobs that the candidate had not been shown from `start` on: found by search, a
+    link or an invitation. What a release showed says little of one that would have shown other jobs.
     """
     told = events.filter(pl.col("actor") == "candidate", pl.col("occurred_at") < end)
+    told = _unprompted(told, start) if unprompted else told
     fresh = _fresh(told, start)
     window = told.filter(pl.col("occurred_at") >= start)
     shown = window.filter(pl.col("kind") == "impression").select("candidate_id").unique()
@@ -63,6 +73,15 @@ def _fresh(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
         pl.col("occurred_at").min().alias("at"), label.max().alias("label")
     )
     return pairs.filter(pl.col("at") >= start)
+
+
+def _unprompted(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
+    """Impressions, and what was done with jobs that were not shown between `start` and then."""
+    pair = ["candidate_id", "job_id"]
+    shown = told.filter(pl.col("kind") == "impression", pl.col("occurred_at") >= start)
+    since = shown.group_by(pair).agg(pl.col("occurred_at").min().alias("shown_at"))
+    own = pl.col("shown_at").is_null() | (pl.col("shown_at") > pl.col("occurred_at"))
+    return told.join(since, on=pair, how="left").filter(own | (pl.col("kind") == "impression")).drop("shown_at")
 
 
 def instants(targets: Sequence[Target]) -> list[tuple[str, datetime]]:

@@ -113,3 +113,18 @@ def test_no_targets_give_a_report_that_says_so(world: World, rankers: TrainedRan
     report = Judge.prepare(none, world.store).evaluate(world.funnel(rankers))
     assert report.to_dict()["targets"] == 0
     assert json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_unprompted_targets_are_jobs_nobody_had_shown_the_candidate(world: World) -> None:
+    told = world.events.filter(pl.col("actor") == "candidate")
+    shown = told.filter(pl.col("kind") == "impression", pl.col("occurred_at") >= world.cutoff)
+    whole = collect_targets(world.events, start=world.cutoff, end=world.as_of)
+    own = collect_targets(world.events, start=world.cutoff, end=world.as_of, unprompted=True)
+    assert 0 < len(own) < len(whole)
+    engaged = {(one.candidate_id, job) for one in own for job in one.job_ids}
+    assert engaged < {(one.candidate_id, job) for one in whole for job in one.job_ids}
+    acted = told.filter(pl.col("kind").is_in(["view", "click", "save", "apply"]))
+    for who, job in engaged:
+        pair = (pl.col("candidate_id") == who) & (pl.col("job_id") == job)
+        first = acted.filter(pair)["occurred_at"].min()
+        assert shown.filter(pair & (pl.col("occurred_at") <= first)).is_empty()

@@ -86,3 +86,12 @@ def test_a_loss_that_may_be_chance_passes() -> None:
 def test_other_targets_are_no_comparison() -> None:
     with pytest.raises(InputError, match="different targets"):
         judged(evaluation(0.3), replace(evaluation(0.3), targets=TARGETS[:5]))
+
+
+def test_champion_and_challenger_may_be_compared_on_targets_of_their_own() -> None:
+    own = replace(evaluation(0.3), targets=TARGETS[::-1])
+    worse = replace(evaluation(0.2), targets=TARGETS[::-1])
+    assert judged(evaluation(0.05, baseline=0.0), own, rival=own).passed
+    assert "against champion" in judged(evaluation(0.3), own, rival=worse).reasons[0]
+    with pytest.raises(InputError, match="different targets"):
+        judged(evaluation(0.3), own)
