@@ -48,7 +48,7 @@ def lab_config(given: argparse.Namespace) -> LabConfig:
         market = named("small", jobs=300, candidates=150, employers=30, occupations=20, days=7)
         return LabConfig(market=market, days=3, seeds=(7,), training_requests=300, rounds=20)
     market = named(
-        "small", jobs=1200, candidates=500, employers=120, occupations=60, days=14, requests_per_candidate=5.0
+        "small", jobs=1200, candidates=600, employers=120, occupations=60, days=14, requests_per_candidate=8.0
     )
     return LabConfig(
         market=market,
