@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from rolecall.pipelines.assemble import RELEASE_FOLDER
 from rolecall.pipelines.daily import assembly_plan, daily_run
@@ -104,11 +103,10 @@ def _another(source: Path, folder: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """Serve on a cluster, asked through its dashboard, its proxy and HAProxy's own account."""
+    """Serve on a cluster, asked through its dashboard and its proxy."""
 
     cluster: RayCluster
     http_port: int
-    stats_port: int
 
     @classmethod
     def deploy(cls, cluster: RayCluster, environment: Mapping[str, str]) -> Deployment:
@@ -118,7 +116,7 @@ class Deployment:
         start += ["--http-host", "127.0.0.1", "--http-port", str(port)]
         _serve(cluster, start, environment)
         _serve(cluster, ["deploy", str(SERVE_CONFIG), "--address", cluster.dashboard], environment)
-        return cls(cluster=cluster, http_port=port, stats_port=int(environment["RAY_SERVE_HAPROXY_STATS_PORT"]))
+        return cls(cluster=cluster, http_port=port)
 
     @property
     def url(self) -> str:
@@ -141,11 +139,21 @@ class Deployment:
             pytest.fail(application["message"])
         return len(set(self.replicas().values())) == 2
 
-    def answered_by(self) -> dict[str, int]:
-        """Requests that HAProxy has given to each replica that it knows, by the replica's id."""
-        text = httpx.get(f"http://127.0.0.1:{self.stats_port}/stats;csv", timeout=10.0).text
-        rows = [row for row in csv.DictReader(io.StringIO(text.removeprefix("# "))) if row["type"] == "2"]
-        return {name: int(row["stot"]) for row in rows for name in self.replicas() if name in row["svname"]}
+    def answered_by(self) -> dict[str, float]:
+        """Recommendations that each running replica says it has answered, by id; those whom a scrape reached."""
+        found: dict[str, float] = {}
+        for _ in range(8):
+            text = httpx.get(f"{self.url}/metrics", timeout=30.0).raise_for_status().text
+            for sample in (s for family in text_string_to_metric_families(text) for s in family.samples):
+                found.setdefault(sample.labels.get("replica", ""), 0.0)
+                if sample.name == "rolecall_http_requests_total" and sample.labels["route"] == "/v1/recommendations":
+                    found[sample.labels["replica"]] = sample.value
+        return {replica: count for replica, count in found.items() if replica in self.replicas()}
+
+    def all_answer(self) -> bool:
+        """Whether replicas on two nodes have answered recommendations."""
+        counts = self.answered_by()
+        return len(counts) == 2 and min(counts.values()) > 0
 
 
 def raylet_process(node: Raylet) -> psutil.Process:
