@@ -67,7 +67,7 @@ class _Head:
 
     @classmethod
     def started(cls, settings: RaySettings, home: Path) -> _Head:
-        folder = Path(tempfile.mkdtemp(prefix="rch", dir="/tmp"))  # sockets below it have room for 107 bytes
+        folder = Path(tempfile.mkdtemp(prefix="rolecall-ray-", dir="/tmp"))  # sockets below it have room for 107 bytes
         ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         if settings.dashboard_port:
             ports["dashboard-port"] = settings.dashboard_port
@@ -127,7 +127,8 @@ def _keep_logs(folder: Path, target: Path) -> None:
     """The log of each job by its submission id, and the last head's own."""
     target.mkdir(parents=True, exist_ok=True)
     for log in (folder / HEAD_LOG, *folder.glob("session_2*/logs/job-driver-*.log")):
-        shutil.copy(log, target / log.name.removeprefix("job-driver-"))
+        if log.is_file():
+            shutil.copy(log, target / log.name.removeprefix("job-driver-"))
 
 
 def _die_with_parent() -> None:
