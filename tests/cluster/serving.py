@@ -113,7 +113,7 @@ class Deployment:
         """`serve start` with one proxy on a free port, then `serve deploy` of the committed file, as it is."""
         port = free_ports(1)[0]
         start = ["start", "--address", cluster.address, "--proxy-location", "HeadOnly"]
-        start += ["--http-host", "127.0.0.1", "--http-port", str(port)]
+        start += ["--http-host", "0.0.0.0", "--http-port", str(port)]
         _serve(cluster, start, environment)
         _serve(cluster, ["deploy", str(SERVE_CONFIG), "--address", cluster.dashboard], environment)
         return cls(cluster=cluster, http_port=port)
