@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,15 +92,10 @@ class PeoplePairs:
         if row is None:
             return None
         job = catalogue.job(row)
-        plain = {name: job[name] for name in _PLAIN}
-        lists = {name: tuple(job[name] or ()) for name in ("skills", "category_path")}
-        return JobQuestion(
-            title=job["title"],
-            employer_name=catalogue.employers[row] or None,
-            exclude_applicants=exclude_applicants,
-            **plain,
-            **lists,
-        )
+        told: dict[str, Any] = {name: job[name] for name in _PLAIN}
+        told |= {name: tuple(job[name] or ()) for name in ("skills", "category_path")}
+        employer = catalogue.employers[row] or None
+        return JobQuestion(employer_name=employer, exclude_applicants=exclude_applicants, **told)
 
     def prepare(self, question: JobQuestion, vector: Floats | None = None) -> PreparedJob:
         """Look up what all pairs of one job share.
@@ -258,8 +254,8 @@ class PeoplePairs:
 
 
 _NO_ROWS = np.zeros(0, np.int32)
-_PLAIN = ("job_id", "description", "employer_id", "seniority", "city", "region", "country", "lat", "lon", "remote",
-          "salary_min", "salary_max")  # fmt: skip
+_PLAIN = ("job_id", "title", "description", "employer_id", "seniority", "city", "region", "country", "lat", "lon",
+          "remote", "salary_min", "salary_max")  # fmt: skip
 _MEMBERS: Mapping[str, tuple[str, ...]] = {
     "text": ("dense_profile", "full_profile", "title_desired", "title_career", "title_resume"),
     "skill": ("skill_overlap", "skill_share", "skill_cover", "skill_count"),

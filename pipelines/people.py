@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -71,10 +72,12 @@ def profiles_of(table: pa.Table) -> list[CandidateContext]:
     """The people's profiles in row order, as the other direction reads them."""
     frame = pl.DataFrame(table)
     rows = candidate_profile(frame).drop("event_timestamp").iter_rows(named=True)
-    return [
-        CandidateContext(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
-        for row in rows
-    ]
+    return [_profile(row) for row in rows]
+
+
+def _profile(row: Mapping[str, Any]) -> CandidateContext:
+    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    return CandidateContext(**told)
 
 
 def careers_of(table: pa.Table) -> list[tuple[str, ...]]:

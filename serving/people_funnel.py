@@ -28,8 +28,8 @@ from rolecall.serving.profiles import TextVectors
 from rolecall.serving.recall import Retrieved
 from rolecall.serving.stages import Answer, Asked, Ranked, RankStage, RecallStage, Stages
 
-WIDEST = 10_000
-"""People that recall is asked for at most, however many of them may not be shown."""
+SLACK = 16
+"""People that recall is asked for beyond the share that may not be shown."""
 
 PeopleRequest = Asked[JobQuestion]
 """One question of an employer."""
@@ -113,12 +113,23 @@ class PeopleFunnel(Stages[JobQuestion, PreparedJob, PersonItem]):
         conditions: SearchFilter | None = None,
         limit: int | None = None,
     ) -> Retrieved:
-        """People worth ranking whom this employer may see, best first."""
+        """People worth ranking whom this employer may see, best first.
+
+        The index is asked for as many more as the share of people who may not be seen, and again for more where that
+        was not enough.
+        """
         visible = self.policy.visible(prepared.question, at.timestamp() * 1e6)
         wanted = limit or self.recall_limit
-        width = min(wanted + int(np.count_nonzero(~visible)), max(WIDEST, wanted))
+        width = wanted * self.size // max(int(np.count_nonzero(visible)), 1) + SLACK
         found = super().retrieve(prepared, at=at, conditions=conditions, limit=width)
-        kept = np.flatnonzero(visible[found.rows])[:wanted]
+        kept = np.flatnonzero(visible[found.rows])
+        while len(kept) < min(wanted, len(found.rows)) and width < self.size:
+            width = min(4 * width, self.size)
+            before, found = found, super().retrieve(prepared, at=at, conditions=conditions, limit=width)
+            kept = np.flatnonzero(visible[found.rows])
+            if len(found.rows) == len(before.rows):
+                break
+        kept = kept[:wanted]
         return replace(found, rows=found.rows[kept], scores=found.scores[kept], sources=found.sources[kept])
 
     def matrix(
