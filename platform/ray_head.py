@@ -35,7 +35,13 @@ HEAD_LOG = "ray-head.log"
 _STOP_SECONDS = 60.0
 _ADDRESS_FILE = "ray_current_cluster"  # written once the node is up
 _PR_SET_PDEATHSIG = 1
-_PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "metrics-export-port", "ray-client-server-port")
+_PORTS: tuple[str, ...] = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
 
 
 @contextmanager
