@@ -16,6 +16,20 @@ from rolecall.platform.settings import CONFIG_VARIABLE, ENV_PREFIX, SETTINGS_FIL
 
 IMPORT_ROOT = Path("infra/import_root")
 
+CREDENTIALS = tuple(
+    ENV_PREFIX + name
+    for name in (
+        "STORAGE__OPTIONS",
+        "REGISTRY__TRACKING_URI",
+        "REGISTRY__LEDGER_URL",
+        "FEATURES__REGISTRY_URL",
+        "FEATURES__REDIS_URL",
+        "VECTORS__API_KEY",
+        "SERVE__API_KEYS",
+    )
+)
+"""Variables that may hold a password or a key."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineJob:
@@ -83,7 +97,10 @@ def _environment(settings: Settings) -> dict[str, str]:
         env[f"{ENV_PREFIX}RAY__ADDRESS"] = "auto"  # a dashboard's address is for submitting; a job is inside
     home = f"{ENV_PREFIX}HOME"
     env.pop(home, None)
-    return env if settings.mode == "cluster" else env | {home: str(settings.home)}
+    if settings.mode != "cluster":
+        return env | {home: str(settings.home)}
+    kept = settings.ray.send_credentials
+    return {name: text for name, text in env.items() if kept or not name.startswith(CREDENTIALS)}
 
 
 def _world(settings: Settings) -> str:

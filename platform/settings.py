@@ -55,6 +55,11 @@ class RaySettings(_Part):
 
     address: str = ""
     auth_mode: Literal["token", "disabled"] = "disabled"
+    send_credentials: bool = Field(
+        default=False,
+        description="cluster mode: a submitted job carries passwords and keys, which Ray's dashboard then shows; "
+        "else its nodes have their own",
+    )
     logical_cpus: int = Field(default=0, ge=0, le=4096, description="0: twice the cores, at least 4")
     object_store_mb: int = Field(default=256, ge=80)
     threads_per_actor: int = Field(default=1, ge=1, le=256)

@@ -71,6 +71,7 @@ def variables(bucket: S3Bucket, postgresql: PostgresServer, redis_server: str) -
         "ROLECALL_FEATURES__REGISTRY_URL": postgresql.database(),
         "ROLECALL_FEATURES__ONLINE_STORE": "redis",
         "ROLECALL_FEATURES__REDIS_URL": redis_server,
+        "ROLECALL_RAY__SEND_CREDENTIALS": "true",
         "ROLECALL_RANKING__WORKERS": "2",
         "ROLECALL_RANKING__CHECKPOINT_ROUNDS": str(ROUNDS),
     }

@@ -49,3 +49,16 @@ def test_in_a_copy_of_the_source_tree_the_folders_are_still_those_of_the_submitt
 def test_a_settings_file_named_by_a_variable_is_named_absolutely(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLECALL_CONFIG", "rolecall.toml")
     assert _environment(load_settings())["ROLECALL_CONFIG"] == str(folder / "rolecall.toml")
+
+
+@pytest.mark.parametrize("send", ["true", "false"])
+def test_in_cluster_mode_credentials_travel_only_when_told_to(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, send: str
+) -> None:
+    monkeypatch.setenv("ROLECALL_MODE", "cluster")
+    monkeypatch.setenv("ROLECALL_RAY__SEND_CREDENTIALS", send)
+    monkeypatch.setenv("ROLECALL_REGISTRY__LEDGER_URL", "postgresql+psycopg://me:secret@db/ledger")
+    monkeypatch.setenv("ROLECALL_STORAGE__OPTIONS", '{AWS_SECRET_ACCESS_KEY = "secret"}')
+    told = _environment(load_settings())
+    assert any("secret" in value for value in told.values()) == (send == "true")
+    assert told["ROLECALL_MODE"] == "cluster"
