@@ -130,4 +130,7 @@ def _loaded(space: str, field: TextField, arrays: Mapping[str, npt.NDArray[np.ge
     fits = len(data) == len(indices) == indptr[-1] and starts[-1] == len(indptr) - 1
     if not fits or (len(indices) and int(indices.max()) >= len(field.terms)):
         raise IntegrityError(f"people's words {space} are not of this lexicon", "parts of one release")
-    return Phrases(starts=starts.astype(np.int64), field=_field(field, data.astype(np.float32), indices, indptr))
+    return Phrases(
+        starts=starts.astype(np.int64),
+        field=_field(field, data.astype(np.float32), indices.astype(np.int32), indptr.astype(np.int32)),
+    )

@@ -228,9 +228,10 @@ def redis_address(url: str) -> str:
         raise SettingsError("features.redis_url names no Redis server", "redis://HOST:PORT/DB", "correct the URL")
     words = [f"{parts.hostname}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
     for name, text in (("username", parts.username), ("password", parts.password)):
-        if text and "," in (plain := unquote(text)):
+        plain = unquote(text or "")
+        if "," in plain:
             raise SettingsError(f"the {name} in features.redis_url holds a comma", f"a {name} without one")
-        words += [f"{name}={plain}"] if text else []
+        words += [f"{name}={plain}"] if plain else []
     return ",".join([*words, "ssl=true"] if parts.scheme == "rediss" else words)
 
 

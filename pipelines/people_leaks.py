@@ -79,5 +79,5 @@ class PeopleLeakAudit:
 
 
 def _changed(expected: Floats, found: Floats) -> set[str]:
-    same = (np.isclose(expected, found, rtol=1e-5, atol=1e-6) | (np.isnan(expected) & np.isnan(found))).all(axis=0)
-    return {name for name, equal in zip(PEOPLE_COLUMNS, same, strict=True) if not equal}
+    alike = np.isclose(expected, found, rtol=1e-5, atol=1e-6, equal_nan=True)
+    return {name for column, name in enumerate(PEOPLE_COLUMNS) if not alike[:, column].all()}

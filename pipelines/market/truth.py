@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from rolecall.features.schema import TIMESTAMP
@@ -23,6 +23,8 @@ from rolecall.pipelines.market.postings import NEVER_US, Postings
 from rolecall.pipelines.market.session import examination
 from rolecall.pipelines.market.taxonomy import Taxonomy
 from rolecall.pipelines.market.world import World
+
+pc: Any = pyarrow.compute  # its functions are made at import, where no type checker sees them
 
 GROUPS = ("A", "B")
 Numbers = npt.NDArray[Any]
