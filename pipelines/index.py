@@ -126,7 +126,7 @@ def write_index(
 
 def write_vectors(path: Path, vectors: npt.NDArray[np.float32]) -> None:
     """Quantise and save without pickle. The same vectors give the same bytes."""
-    rows = quantize_rows(torch.from_numpy(np.ascontiguousarray(vectors)))
+    rows = quantize_rows(torch.from_numpy(np.array(vectors, np.float32)))  # a copy: a mapped file is read-only
     np.savez(path, codes=rows.codes.numpy(), scales=rows.scales.numpy())
 
 
