@@ -27,10 +27,12 @@ class Reasons:
     def explain(self, prepared: PreparedCandidate, rows: Rows, *, at: datetime) -> list[tuple[str, ...]]:
         """Up to four reasons a job, the most personal first; none where nothing is known about the person."""
         titles = self.pairs.lexicon.fields["title"].similarity(prepared.queries["title"], rows)
+        meanings = self.pairs.vectors.cosines(rows, prepared.dense)
         facts = self.pairs.matrix(prepared, rows, at=at, job_features={}, columns=_COLUMNS)
         return [
             tuple(found for found in self._reasons(prepared, int(row), title, fact) if found)[:MOST_REASONS]
-            for row, title, fact in zip(rows, titles, facts, strict=True)
+            or self._meaning(prepared, meaning)
+            for row, title, fact, meaning in zip(rows, titles, facts, meanings, strict=True)
         ]
 
     def _reasons(self, prepared: PreparedCandidate, row: int, titles: Floats, facts: Floats) -> Iterable[str]:
@@ -45,6 +47,15 @@ class Reasons:
             yield "remote"
         if age <= FRESH_DAYS:
             yield f"posted {int(age)} days ago" if age >= 2 else "posted yesterday" if age >= 1 else "posted today"
+
+    def _meaning(self, prepared: PreparedCandidate, cosines: Floats) -> tuple[str, ...]:
+        """Where no word and no place says why: what the job's text is nearest to. Nothing to be near to: no reason."""
+        if not len(cosines):
+            return ()
+        nearest = int(np.argmax(cosines))
+        if nearest == len(prepared.history):
+            return ("reads like your profile",)
+        return (f'reads like "{self.pairs.catalogue.titles[prepared.history[nearest]]}", which you viewed',)
 
     def _skills(self, prepared: PreparedCandidate, row: int) -> str:
         skills = self.pairs.catalogue.skills

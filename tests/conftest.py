@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rolecall.pipelines.demo import free_ports
 from rolecall.platform.errors import UnavailableError
@@ -19,6 +20,9 @@ from rolecall.platform.jobs import RayJobService
 
 from .services import ledger_database, postgresql, redis_server, redis_url, s3_bucket, s3_options
 from .small_world import world
+
+settings.register_profile("rolecall", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("rolecall")
 
 # Fixtures for every area.
 __all__ = ["ledger_database", "postgresql", "redis_server", "redis_url", "s3_bucket", "s3_options", "world"]

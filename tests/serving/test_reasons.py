@@ -55,3 +55,13 @@ def test_places_are_told_by_name_or_distance(board: Any, reasons: Any) -> None:
 
 def test_there_are_at_most_four_reasons_and_none_twice(reasons: Any) -> None:
     assert all(len(told) == len(set(told)) <= MOST_REASONS for told in reasons.values())
+
+
+def test_whoever_something_is_known_of_always_gets_a_reason(board: Any, reasons: Any) -> None:
+    assert all(reasons.values())
+    at: datetime = board.table["updated_at"][0].as_py()
+    rows = np.arange(len(board.catalogue), dtype=np.int32)
+    only_looked = CandidateContext(history=("job009",))
+    explained = Reasons(board.funnel.pairs).explain(board.funnel.prepare(only_looked), rows, at=at)
+    assert all(explained)
+    assert any(told[0].startswith("reads like") and told[0].endswith("which you viewed") for told in explained)
