@@ -210,10 +210,12 @@ def forget(
         erasure.ask()
         erasure.mark()
         gone = erasure.erase()
+    waiting = {taint.release_id for taint in registry.taints.open()}
     rebuilt, todo = erasure.rebuild(ungated=ungated, observers=observers) if rebuild else (None, _LATER)
-    purged = settle(registry, at=at)
+    settle(registry, at=at)
     told("settled")
-    return _report(erasure, gone, rebuilt, todo, purged)
+    purged = waiting - {taint.release_id for taint in registry.taints.open()}  # the rebuild settles as every run does
+    return _report(erasure, gone, rebuilt, todo, sorted(purged))
 
 
 def readmit(settings: Settings, candidate_id: str) -> bool:

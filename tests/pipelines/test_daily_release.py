@@ -60,7 +60,9 @@ def promote(settings: Settings, registry: Registry, release: str, as_of: datetim
     }
     work = ReleaseSteps(settings=settings, registry=registry, mlflow_run="")
     return work.promote(
-        StepContext(name="promote", as_of=as_of, folder=Path(), inputs=inputs, report=lambda _message: None)
+        StepContext(
+            run="daily-test", name="promote", as_of=as_of, folder=Path(), inputs=inputs, report=lambda _message: None
+        )
     )
 
 

@@ -105,5 +105,5 @@ def test_features_that_know_the_response_are_named(world: World) -> None:
         rows=world.pairs.catalogue.rows_of(shown["job_id"].to_list()),
     )
     audit(world).check(world.events, [request])
-    with pytest.raises(GateRefusedError, match=r"come[s]? later: \[.*history_length"):
+    with pytest.raises(GateRefusedError, match=r"come[s]? later: \[.*candidate\.engagement_count"):
         audit(world, make_sources=knows_the_response).check(world.events, [request])

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import insert, inspect, select, text, update
 
 from rolecall.platform.errors import SettingsError
-from rolecall.platform.ledger import WATERMARKS, exclusive, open_ledger, write
+from rolecall.platform.ledger import METADATA, WATERMARKS, exclusive, open_ledger, write
 
 OPEN = "import sys; from rolecall.platform.ledger import open_ledger; open_ledger(sys.argv[1]).dispose()"
 HOLD = """
 import sys
-from rolecall.platform.ledger import exclusive, open_ledger
+from rolecall.platform.ledger import METADATA, exclusive, open_ledger
 with exclusive(open_ledger(sys.argv[1]), "mirror"):
     print("held", flush=True)
     sys.stdin.read()
@@ -32,13 +32,13 @@ def test_processes_that_open_a_new_ledger_at_once_all_succeed(tmp_path: Path) ->
     children = [subprocess.Popen([sys.executable, "-c", OPEN, url(tmp_path)], stderr=subprocess.PIPE) for _ in range(4)]
     outcomes = [(child.communicate()[1].decode(), child.returncode) for child in children]
     assert outcomes == [("", 0)] * 4
-    assert set(inspect(open_ledger(url(tmp_path))).get_table_names()) == {"event_log", "promotions", "watermarks"}
+    assert set(inspect(open_ledger(url(tmp_path))).get_table_names()) == set(METADATA.tables)
 
 
 def test_opening_twenty_times_in_threads_leaves_one_set_of_tables(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         engines = list(pool.map(lambda _: open_ledger(url(tmp_path)), range(20)))
-    assert len(inspect(engines[0]).get_table_names()) == 3
+    assert sorted(inspect(engines[0]).get_table_names()) == sorted(METADATA.tables)
 
 
 def test_every_connection_commits_to_disk(tmp_path: Path) -> None:
