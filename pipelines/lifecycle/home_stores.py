@@ -6,7 +6,7 @@ import fcntl
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -27,6 +27,7 @@ from rolecall.platform.database_erasure import count_candidate, erase_candidate
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.file_tree import FileTree
 from rolecall.platform.ledger import claimed
+from rolecall.platform.release import MANIFEST_FILE, is_release_id
 from rolecall.platform.table_erasure import column_names, oldest_version, scan_rows
 from rolecall.platform.tables import TableStore
 from rolecall.serving.scratch import leftovers
@@ -133,6 +134,42 @@ class Runs:
             for versions in pinned
             for name, version in versions.items()
         )
+
+
+class UnfinishedReleases:
+    """What a publication or a download that was killed left of a release: no list has it, so nobody would
+    purge it. `tree`: a folder of releases."""
+
+    def __init__(self, tree: FileTree, *, name: str = "unfinished releases") -> None:
+        self.name = name
+        self._tree = tree
+
+    def holds(self, person: Person) -> int:
+        return len(self._naming(person))
+
+    def erase(self, person: Person) -> int:
+        naming = self._naming(person)
+        for folder in naming:
+            self._tree.delete_folder(folder)
+        return len(naming)
+
+    def _naming(self, person: Person) -> list[str]:
+        return [
+            folder
+            for folder in self._tree.folders()
+            if self._unfinished(folder, files := self._tree.files(folder))
+            and any(self._file_names(file, person) for file in files if file.endswith(".parquet"))
+        ]
+
+    def _unfinished(self, folder: str, files: Sequence[str]) -> bool:
+        """A finished one has its id for a name, and a manifest."""
+        return not is_release_id(folder) or f"{folder}/{MANIFEST_FILE}" not in files
+
+    def _file_names(self, file: str, person: Person) -> bool:
+        try:
+            return parquet_names(self._tree.read(file), person.candidate_id)
+        except pa.ArrowInvalid:  # cut short: no row of it can be read
+            return False
 
 
 class CachedVectors:
