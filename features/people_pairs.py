@@ -30,7 +30,7 @@ from rolecall.features.people_words import PeopleWords
 from rolecall.platform.errors import InputError
 
 LOOKBACK = 200
-"""Newest log entries of a person that count; a release keeps no more of them."""
+"""Newest log entries of a person before the instant of a question that count."""
 
 HISTORY = 20
 """Newest engagements that content columns look at."""

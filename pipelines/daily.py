@@ -16,11 +16,13 @@ from typing import Any
 
 from rolecall.pipelines.assemble import published_settings
 from rolecall.pipelines.daily_release import ReleaseSteps
+from rolecall.pipelines.lifecycle.home_stores import refuse_running
 from rolecall.pipelines.lifecycle.releases import settle
 from rolecall.pipelines.people_steps import PeopleSteps
 from rolecall.pipelines.run_archive import RunArchive
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
+from rolecall.platform.file_tree import FileTree
 from rolecall.platform.ledger import claimed
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import code_version
@@ -71,6 +73,7 @@ def run_daily(
     """
     run = daily_run(settings, as_of)
     registry = Registry.from_settings(settings)
+    begin_anew_where_tainted(run, registry, settings)
     record = MlflowRecord(registry.client, registry.experiment_id, run, {"as_of": run.as_of, **run.determinants})
     work = ReleaseSteps(settings=settings, registry=registry, mlflow_run=record.run_id)
     try:
@@ -90,6 +93,24 @@ def run_daily(
     if promote:
         settle(registry, at=datetime.now(UTC))
     return _result(run, records, record)
+
+
+def begin_anew_where_tainted(run: Run, registry: Registry, settings: Settings) -> None:
+    """Drop the finished steps of a run that came to a release which must go: they would end in it again.
+
+    Raises ConflictError while another process executes the run.
+    """
+    archive = RunArchive.of(settings, run.id)
+    if archive is not None and run.finished("assemble") is None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        archive.fetch("assemble", run.folder / "assemble")
+    built = run.finished("assemble")
+    if built is None or registry.taints.find(built.values["release"]) is None:
+        return
+    refuse_running(run.folder / "lock")
+    if archive is not None:
+        FileTree(f"{settings.artifacts_uri}/runs", settings.storage.options).delete_folder(run.id)
+    FileTree(str(settings.runs_dir)).delete_folder(run.id)
 
 
 def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from rolecall.features.activity import (
+    TIMESTAMP,
     candidate_activity,
     candidate_consent,
     candidate_history,
@@ -20,7 +21,7 @@ from rolecall.features.activity import (
 from rolecall.features.schema import EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import SNAPSHOT_TTL, VIEWS
-from rolecall.pipelines.profiles import profiles_as_of
+from rolecall.pipelines.profiles import consents_after, profiles_as_of
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableSchema, TableStore
 
@@ -74,6 +75,15 @@ def feature_store(settings: Settings, sources: Path | None = None) -> FeatureSto
     return FeatureStore(settings.home / "feast", settings.features, sources=sources)
 
 
+def with_later(consents: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
+    """Consents with those recorded after the instant, dated to it: whoever took theirs back is not shown from now on.
+
+    No ranker reads the view, so nothing learns from what comes later.
+    """
+    key = ["candidate_id", "event_timestamp"]
+    return pl.concat([consents.join(later.select(key), on=key, how="anti"), later.select(consents.columns)])
+
+
 def materialize(
     tables: TableStore, versions: Versions, *, as_of: datetime, settings: Settings, folder: Path
 ) -> MaterializeReport:
@@ -85,5 +95,7 @@ def materialize(
         settings=settings,
         as_of=as_of,
     )
+    later = consents_after(tables, versions, as_of).with_columns(pl.lit(as_of).cast(TIMESTAMP).alias("updated_at"))
+    sources["candidate_consent"] = with_later(sources["candidate_consent"], candidate_consent(later))
     rows = write_sources(sources, folder)
     return MaterializeReport(rows=rows, online=feature_store(settings, folder).materialize(as_of))

@@ -25,15 +25,18 @@ from rolecall.features.pairs import PairFeatures
 from rolecall.features.people import APPLIED, CLOSED, LOG_KINDS, PEOPLE_SCHEMA, People
 from rolecall.features.people_pairs import LOOKBACK
 from rolecall.features.people_words import PeopleWords
+from rolecall.features.schema import VISIBILITIES
 from rolecall.features.text import candidate_lexical_text, candidate_text, tokens
 from rolecall.pipelines.index import Indexed, write_index
-from rolecall.pipelines.profiles import profiles_as_of
+from rolecall.pipelines.profiles import consents_after, profiles_as_of
 from rolecall.platform.settings import VectorSettings
 from rolecall.platform.tables import TableStore
 from rolecall.platform.vectors.protocol import person_payload
 from rolecall.serving import parts
 
 Embed = Callable[[Sequence[str]], Floats]
+CONSENT = ("consent", "visibility", "hidden_from")
+_WIDTH = {name: place for place, name in enumerate(VISIBILITIES)}
 _CLOSING = (("candidate", "dismiss"), ("employer", "reject"), ("employer", "hire"))
 
 
@@ -45,14 +48,19 @@ class BuiltPeople:
     content_digest: str
 
 
-def people_as_of(candidates: pl.DataFrame, events: pl.DataFrame, jobs: pl.DataFrame) -> pa.Table:
-    """PEOPLE_SCHEMA rows by candidate_id. All three as known at the instant; `jobs`: job_id and employer_id."""
+def people_as_of(
+    candidates: pl.DataFrame, events: pl.DataFrame, jobs: pl.DataFrame, *, since: datetime | None = None
+) -> pa.Table:
+    """PEOPLE_SCHEMA rows by candidate_id. All three as known at the instant; `jobs`: job_id and employer_id.
+
+    `since`: the earliest instant anybody will ask about; None: any. What no instant from then on sees is left out.
+    """
     visible = candidates.filter(pl.col("consent").fill_null(False), pl.col("visibility").fill_null("all") != "none")
     theirs = events.join(visible.select("candidate_id"), on="candidate_id", how="semi").join(
         jobs.select("job_id", "employer_id"), on="job_id", how="left"
     )
     listed = (
-        visible.join(_log(theirs), on="candidate_id", how="left")
+        visible.join(_log(theirs, since), on="candidate_id", how="left")
         .join(_facts(theirs), on="candidate_id", how="left")
         .with_columns(pl.col("^(log|fact)_.*$").fill_null([]))
         .sort("candidate_id")
@@ -63,9 +71,32 @@ def people_as_of(candidates: pl.DataFrame, events: pl.DataFrame, jobs: pl.DataFr
 
 
 def newest_profiles(tables: TableStore, versions: Mapping[str, int | None], as_of: datetime) -> pl.DataFrame:
-    """One row a candidate: the profile, and the consent in it, that held at `as_of`."""
+    """One row a candidate: the profile that held at `as_of`, and of the consent in it what is left since."""
     rows = profiles_as_of(tables, versions, as_of).sort("candidate_id", "updated_at")
-    return rows.unique("candidate_id", keep="last", maintain_order=True)
+    newest = rows.unique("candidate_id", keep="last", maintain_order=True)
+    return _narrowed(newest, consents_after(tables, versions, as_of))
+
+
+def _narrowed(profiles: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
+    """Profiles with less consent where a later row allows less; a later row never allows more."""
+    now = later.select(
+        "candidate_id", *[pl.col(name).alias(f"now_{name}") for name in CONSENT], pl.lit(True).alias("later")
+    )
+    consent, visibility, hidden = (pl.col(name) for name in CONSENT)
+    agreed = consent & pl.col("now_consent").fill_null(False)
+    least = pl.col("now_visibility").replace_strict(_WIDTH, default=0, return_dtype=pl.Int8).fill_null(0)
+    before = visibility.replace_strict(_WIDTH, default=0, return_dtype=pl.Int8).fill_null(0)
+    narrowed = pl.when(least > before).then(pl.col("now_visibility")).otherwise(visibility)
+    both = pl.concat_list(hidden.fill_null([]), pl.col("now_hidden_from").fill_null([])).list.unique(
+        maintain_order=True
+    )
+    touched = pl.col("later").fill_null(False)
+    joined = profiles.join(now, on="candidate_id", how="left", maintain_order="left")
+    return joined.with_columns(
+        pl.when(touched).then(agreed).otherwise(consent).alias("consent"),
+        pl.when(touched).then(narrowed).otherwise(visibility).alias("visibility"),
+        pl.when(touched).then(both).otherwise(hidden).alias("hidden_from"),
+    ).select(profiles.columns)
 
 
 def profiles_of(table: pa.Table) -> list[CandidateContext]:
@@ -108,14 +139,21 @@ def build_people(
     return BuiltPeople(people=len(people), content_digest=digest)
 
 
-def _log(theirs: pl.DataFrame) -> pl.DataFrame:
-    """The newest LOOKBACK of what each person did, oldest first."""
+def _log(theirs: pl.DataFrame, since: datetime | None) -> pl.DataFrame:
+    """What each person did, oldest first: all from `since` on, and the newest LOOKBACK before it.
+
+    The newest LOOKBACK of all would not do: what somebody does later would push out what was known earlier.
+    """
     did = theirs.filter(pl.col("actor") == "candidate", pl.col("kind").is_in(LOG_KINDS))
+    if since is not None:
+        recent = did.filter(pl.col("occurred_at") >= since)
+        before = did.filter(pl.col("occurred_at") < since).sort("candidate_id", "occurred_at", "event_id")
+        did = pl.concat(
+            [before.group_by("candidate_id", maintain_order=True).tail(LOOKBACK).select(did.columns), recent]
+        )
     kind = pl.col("kind").replace_strict({name: place for place, name in enumerate(LOG_KINDS)}, return_dtype=pl.Int8)
     return (
         did.sort("candidate_id", "occurred_at", "event_id")
-        .group_by("candidate_id", maintain_order=True)
-        .tail(LOOKBACK)
         .group_by("candidate_id", maintain_order=True)
         .agg(
             pl.col("occurred_at").dt.epoch("us").alias("log_us"),

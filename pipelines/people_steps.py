@@ -41,7 +41,8 @@ class PeopleSteps(DailySteps):
         versions = step.value("ingest", "versions")
         candidates = newest_profiles(self.tables, versions, step.as_of)
         events = read_as_of(self.tables, EVENTS, versions, step.as_of)
-        table = people_as_of(candidates, events, known_jobs(self.tables, versions, step.as_of))
+        jobs = known_jobs(self.tables, versions, step.as_of)
+        table = people_as_of(candidates, events, jobs, since=self._since(step))
         if not table.num_rows:
             return StepResult(values={"digest": ""}, metrics={"people.visible": 0})
         embed = partial(self._embed, report=step.report)
@@ -88,8 +89,14 @@ class PeopleSteps(DailySteps):
             candidates=newest_profiles(self.tables, versions, step.as_of),
             jobs=known_jobs(self.tables, versions, step.as_of),
             pairs=pairs,
+            make_people=partial(people_as_of, since=self._since(step)),
         )
         audit.check(events, requests[:: max(len(requests) // AUDITED, 1)][:AUDITED])
+
+    def _since(self, step: StepContext) -> datetime:
+        """The earliest instant that training or evaluation asks about."""
+        ranking = self.settings.ranking
+        return min(step.as_of - timedelta(days=ranking.train_days), people_cutoff(step.as_of, ranking))
 
     def _people_pairs(self, step: StepContext, folder: Path) -> PeoplePairs:
         jobs = self._pairs(step)

@@ -38,6 +38,14 @@ def profiles_as_of(tables: TableStore, versions: Mapping[str, int | None], as_of
     return pl.concat([now, then.join(now.select(key), on=key, how="anti")]).collect()
 
 
+def consents_after(tables: TableStore, versions: Mapping[str, int | None], as_of: datetime) -> pl.DataFrame:
+    """The candidates rows of the pinned version that were recorded after `as_of`, for the consent in them.
+
+    A profile counts as it was at the instant; a consent that was taken back since, or narrowed, is obeyed at once.
+    """
+    return _rows(tables, CANDIDATES.name, versions).filter(pl.col(CANDIDATES.time) > as_of).collect()
+
+
 def _rows(tables: TableStore, name: str, versions: Mapping[str, int | None]) -> pl.LazyFrame:
     schema = CANDIDATES if name == CANDIDATES.name else PROFILES
     version = versions.get(name)

@@ -27,7 +27,7 @@ import orjson
 from rolecall.features.schema import QUARANTINE
 from rolecall.features.store import FeatureStore
 from rolecall.pipelines.lifecycle.inventory import table_store
-from rolecall.pipelines.lifecycle.person import person_of
+from rolecall.pipelines.lifecycle.person import Person, person_of
 from rolecall.pipelines.lifecycle.releases import learned_from
 from rolecall.pipelines.lifecycle.table_stores import stored_rows
 from rolecall.platform.errors import InputError
@@ -66,11 +66,7 @@ def export_person(settings: Settings, candidate_id: str, *, at: datetime) -> Per
     tables = stored_rows(store, candidate_id)
     person = person_of(candidate_id, [row for rows in tables.values() for row in rows])
     posted = EventLog(engine).of_candidate(candidate_id, limit=_MOST_POSTED)
-    refused = [
-        row
-        for row in store.read(QUARANTINE).to_pylist()
-        if any(person.named_in(text) for text in row.values() if isinstance(text, str))
-    ]
+    refused = [row for row in store.read(QUARANTINE).to_pylist() if _about(row, person)]
     online = FeatureStore(settings.home / "feast", settings.features).online_candidates([candidate_id], at=at)[0]
     known = {name: value for name, value in online.items() if value is not None}
     if not (tables or posted or refused or known):
@@ -90,3 +86,15 @@ def export_person(settings: Settings, candidate_id: str, *, at: datetime) -> Per
         releases=learned_from(Registry.from_settings(settings), store, person, marked=True),
         forgotten=ForgottenPeople(engine).find(candidate_id) is not None,
     )
+
+
+def _about(refused: Mapping[str, Any], person: Person) -> bool:
+    """Whether a refused row is theirs. One that was read names them in a field of its own: to be quoted in somebody
+    else's text, or to have an id that is a word of it, gives nobody a right to that row."""
+    try:
+        fields = orjson.loads(refused["row"] or "")
+    except orjson.JSONDecodeError:
+        fields = None
+    if isinstance(fields, dict):
+        return any(person.is_them(str(value)) for value in fields.values())
+    return any(person.named_in(text) for text in refused.values() if isinstance(text, str))

@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from rolecall.pipelines.daily import run_daily
+from rolecall.pipelines.lifecycle.home_stores import Logs, Runs, Scratch
 from rolecall.pipelines.lifecycle.inventory import find_person, personal_stores, table_store
 from rolecall.pipelines.lifecycle.person import Person
 from rolecall.pipelines.lifecycle.releases import REASON, learned_from, settle
@@ -34,6 +35,9 @@ Progress = Callable[[str], None]
 
 SHORTEST_ID = 6
 """Shorter ids occur in other people's texts by chance."""
+
+_ANY_WORD = (Logs.name, Scratch.name)
+"""Stores in which a mistyped id may stand as an ordinary word: they prove nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +110,14 @@ class Erasure:
         self.told("asked")
 
     def mark(self) -> None:
-        """Taint every release that learned from the person."""
+        """Taint every release that learned from the person.
+
+        Raises ConflictError while a run holds them: its release would come after the mark, from table versions that
+        nobody can ask any more by then.
+        """
+        for store in personal_stores(self.settings):
+            if isinstance(store, Runs):
+                store.refuse_running(self._person(), self.people.engine)
         standing = self.people.find(self.candidate_id)
         if standing is None:
             raise ConflictError("the erasure was taken off the list", todo="run the command again")
@@ -164,7 +175,8 @@ class Erasure:
 
     def _refuse_unknown(self) -> None:
         person = self._person()
-        if not any(store.holds(person) for store in personal_stores(self.settings)):
+        asked = (store for store in personal_stores(self.settings) if store.name not in _ANY_WORD)
+        if not any(store.holds(person) for store in asked):
             raise InputError(
                 "nothing is held of a candidate with this id",
                 "the id as the tables and events name it",

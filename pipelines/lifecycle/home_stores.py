@@ -6,10 +6,11 @@ import fcntl
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 from sqlalchemy import Engine
 
 from rolecall.features.activity import candidate_profile
@@ -25,6 +26,8 @@ from rolecall.pipelines.lifecycle.table_stores import personal_tables, rows_nami
 from rolecall.platform.database_erasure import count_candidate, erase_candidate
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.file_tree import FileTree
+from rolecall.platform.ledger import claimed
+from rolecall.platform.release import MANIFEST_FILE, is_release_id
 from rolecall.platform.table_erasure import column_names, oldest_version, scan_rows
 from rolecall.platform.tables import TableStore
 from rolecall.serving.scratch import leftovers
@@ -79,23 +82,42 @@ class Runs:
     def holds(self, person: Person) -> int:
         return sum(self._names(run, person) for run in self._tree.folders())
 
+    def refuse_running(self, person: Person, engine: Engine) -> None:
+        """Raises ConflictError while a run that holds the person is executed, by this machine or another.
+
+        It may have read all the tables it will ever read, so nothing else would keep it from publishing them.
+        """
+        for run in self._tree.folders():
+            if not self._names(run, person, unread=True):
+                continue
+            if self._locks is not None:
+                refuse_running(self._locks / run / "lock")
+            with claimed(engine, run):
+                pass
+
     def erase(self, person: Person) -> int:
         gone = 0
         for run in self._tree.folders():
-            if self._names(run, person) or self._stuck(run):
+            if self._names(run, person, unread=True) or self._stuck(run):
                 if self._locks is not None:
                     refuse_running(self._locks / run / "lock")
                 self._tree.delete_folder(run)
                 gone += 1
         return gone
 
-    def _names(self, run: str, person: Person) -> bool:
-        return any(
-            parquet_names(content, person.candidate_id)
-            for file in self._tree.files(run)
-            for name, content in _step_files(self._tree, file)
-            if name.endswith(".parquet")
-        )
+    def _names(self, run: str, person: Person, *, unread: bool = False) -> bool:
+        """Whether a file of a run names the person. `unread`: what to say of a file that a kill cut short."""
+        return any(self._file_names(file, person, unread) for file in self._tree.files(run))
+
+    def _file_names(self, file: str, person: Person, unread: bool) -> bool:
+        try:
+            return any(
+                parquet_names(content, person.candidate_id)
+                for name, content in _step_files(self._tree, file)
+                if name.endswith(".parquet")
+            )
+        except (pa.ArrowInvalid, tarfile.ReadError):
+            return unread
 
     def _stuck(self, run: str) -> bool:
         steps = {folder.rpartition("/")[2] for folder in self._tree.folders(run)}
@@ -112,6 +134,42 @@ class Runs:
             for versions in pinned
             for name, version in versions.items()
         )
+
+
+class UnfinishedReleases:
+    """What a publication or a download that was killed left of a release: no list has it, so nobody would
+    purge it. `tree`: a folder of releases."""
+
+    def __init__(self, tree: FileTree, *, name: str = "unfinished releases") -> None:
+        self.name = name
+        self._tree = tree
+
+    def holds(self, person: Person) -> int:
+        return len(self._naming(person))
+
+    def erase(self, person: Person) -> int:
+        naming = self._naming(person)
+        for folder in naming:
+            self._tree.delete_folder(folder)
+        return len(naming)
+
+    def _naming(self, person: Person) -> list[str]:
+        return [
+            folder
+            for folder in self._tree.folders()
+            if self._unfinished(folder, files := self._tree.files(folder))
+            and any(self._file_names(file, person) for file in files if file.endswith(".parquet"))
+        ]
+
+    def _unfinished(self, folder: str, files: Sequence[str]) -> bool:
+        """A finished one has its id for a name, and a manifest."""
+        return not is_release_id(folder) or f"{folder}/{MANIFEST_FILE}" not in files
+
+    def _file_names(self, file: str, person: Person) -> bool:
+        try:
+            return parquet_names(self._tree.read(file), person.candidate_id)
+        except pa.ArrowInvalid:  # cut short: no row of it can be read
+            return False
 
 
 class CachedVectors:

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from rolecall.features.online_erasure import OnlineRows
 from rolecall.features.vector_cache import VectorCache
-from rolecall.pipelines.lifecycle.home_stores import CachedVectors, Ledger, Logs, OnlineFeatures, Runs, Scratch
+from rolecall.pipelines.lifecycle.home_stores import (
+    CachedVectors,
+    Ledger,
+    Logs,
+    OnlineFeatures,
+    Runs,
+    Scratch,
+    UnfinishedReleases,
+)
 from rolecall.pipelines.lifecycle.person import Person, person_of
 from rolecall.pipelines.lifecycle.personal_store import PersonalStore
 from rolecall.pipelines.lifecycle.table_stores import Quarantine, Tables, stored_rows
@@ -26,6 +34,8 @@ def personal_stores(settings: Settings) -> list[PersonalStore]:
     tables = table_store(settings)
     kept = FileTree(f"{settings.artifacts_uri}/runs", settings.storage.options)
     archives = [Runs(kept, tables, locks=None, name="kept steps")] if is_object_store(settings.artifacts_uri) else []
+    fetched = UnfinishedReleases(FileTree(str(settings.cache_dir / "releases")), name="unfinished downloads")
+    downloads = [fetched] if is_object_store(settings.artifacts_uri) else []
     return [
         Logs(settings.home),
         Quarantine(tables),
@@ -34,6 +44,8 @@ def personal_stores(settings: Settings) -> list[PersonalStore]:
         OnlineFeatures(OnlineRows(settings.home / "feast", settings.features)),
         Runs(FileTree(str(settings.runs_dir)), tables, locks=settings.runs_dir),
         *archives,
+        UnfinishedReleases(FileTree(f"{settings.artifacts_uri}/releases", settings.storage.options)),
+        *downloads,
         CachedVectors(VectorCache(vectors_file(settings)), tables),
         Scratch(settings.scratch_dir),
     ]

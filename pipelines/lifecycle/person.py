@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
+from rolecall.platform.errors import InputError
+
 SHORTEST_TEXT = 24
 """A shorter text is shared by too many people to tell one of them."""
 
@@ -58,7 +60,9 @@ class Person:
 
 
 def person_of(candidate_id: str, profiles: list[Mapping[str, Any]]) -> Person:
-    """The person with the texts of these profile rows."""
+    """The person with the texts of these profile rows. Raises InputError for a blank id: every text holds that."""
+    if not candidate_id.strip():
+        raise InputError("a blank candidate id", "the id as the tables and events name it")
     texts: list[str] = []
     for row in profiles:
         texts.append(row.get("resume_text") or "")

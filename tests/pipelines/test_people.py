@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import pytest
 from rolecall.features.context import JobQuestion
 from rolecall.features.people import People
 from rolecall.features.people_columns import PEOPLE_COLUMNS
-from rolecall.features.people_pairs import PeoplePairs
+from rolecall.features.people_pairs import LOOKBACK, PeoplePairs
+from rolecall.features.schema import EVENTS
 from rolecall.pipelines.people import build_people, open_people, people_as_of, profiles_of
 from rolecall.pipelines.people_leaks import PeopleLeakAudit
 from rolecall.pipelines.people_outcomes import APPLIED, ENGAGED, INVITED, MUTUAL, Outcomes
@@ -235,3 +236,31 @@ def test_without_consent_nobody_is_in_a_release(world: World, side: Side) -> Non
     assert people_as_of(silent, world.events, side.jobs).num_rows == 0
     none = side.candidates.with_columns(pl.lit("none").alias("visibility"))
     assert people_as_of(none, world.events, side.jobs).num_rows == 0
+
+
+def test_what_somebody_does_later_pushes_nothing_out_of_what_was_known(side: Side) -> None:
+    """Of the most active people a log that kept its newest entries alone would have nothing left of earlier."""
+    since = datetime(2026, 8, 1, tzinfo=UTC)
+    asked, hours = since + timedelta(days=5), range(-2 * LOOKBACK, 3 * LOOKBACK)
+    who, job = side.candidates.head(1), side.jobs["job_id"][0]
+    blank = pl.DataFrame(EVENTS.columns.empty_table())
+    did = pl.DataFrame(
+        {
+            "event_id": [f"e{hour:+05}" for hour in hours],
+            "actor": "candidate",
+            "candidate_id": who["candidate_id"][0],
+            "job_id": job,
+            "kind": "view",
+            "occurred_at": [since + timedelta(hours=hour) for hour in hours],
+        }
+    )
+    events = pl.concat([blank, did.cast({"occurred_at": blank.schema["occurred_at"]})], how="diagonal")
+
+    def known(events: pl.DataFrame) -> list[int]:
+        log = people_as_of(who, events, side.jobs, since=since)["log_us"].to_pylist()[0]
+        return [at for at in log if at < asked.timestamp() * 1e6]
+
+    then = known(events.filter(pl.col("occurred_at") < asked))
+    assert len(then) > LOOKBACK
+    assert known(events) == then
+    assert len(people_as_of(who, events, side.jobs, since=since)["log_us"].to_pylist()[0]) == 4 * LOOKBACK

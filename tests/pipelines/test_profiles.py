@@ -10,6 +10,7 @@ import pytest
 
 from rolecall.features.schema import CANDIDATES, PROFILES
 from rolecall.pipelines.materialize import feature_store, materialize
+from rolecall.pipelines.people import newest_profiles
 from rolecall.pipelines.profiles import profiles_as_of, remember_profiles
 from rolecall.pipelines.training_set import read_contexts
 from rolecall.platform.settings import Settings
@@ -71,3 +72,41 @@ def test_a_day_before_the_edit_does_not_know_it(tables: TableStore) -> None:
 def test_without_kept_profiles_the_candidates_table_speaks_alone(tables: TableStore) -> None:
     write(tables, "cook", MONDAY)
     assert profiles_as_of(tables, {"candidates": tables.version("candidates")}, MONDAY).height == 1
+
+
+def agreed(tables: TableStore, at: datetime, **consent: object) -> None:
+    row = {"candidate_id": "c1", "desired_titles": ["cook"], "consent": True, "updated_at": at} | consent
+    tables.upsert(CANDIDATES, pa.Table.from_pylist([row], schema=CANDIDATES.columns))
+    remember_profiles(tables)
+
+
+def test_a_consent_taken_back_after_the_instant_is_obeyed_by_its_run(tables: TableStore, tmp_path: Path) -> None:
+    """The daily run of a day's first moment comes hours after it; and a backfill weeks after."""
+    agreed(tables, MONDAY, visibility="applied", hidden_from=["e1"])
+    agreed(tables, MONDAY + DAY, consent=False)
+    (row,) = newest_profiles(tables, pinned(tables), MONDAY + DAY / 2).to_dicts()
+    assert (row["consent"], row["visibility"], row["hidden_from"]) == (False, "applied", ["e1"])
+    settings = Settings(home=tmp_path)
+    at = MONDAY + DAY / 2
+    materialize(tables, pinned(tables), as_of=at, settings=settings, folder=tmp_path / "views")
+    assert feature_store(settings).online_consent(["c1"], at=MONDAY + 2 * DAY)[0]["consent"] == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "left"),
+    [
+        ({}, {"visibility": "none"}, (True, "none", [])),
+        ({}, {"visibility": "applied", "hidden_from": ["e2"]}, (True, "applied", ["e2"])),
+        ({"visibility": "applied", "hidden_from": ["e1"]}, {"hidden_from": ["e2"]}, (True, "applied", ["e1", "e2"])),
+        ({"consent": False}, {"consent": True}, (False, None, [])),
+        ({"consent": None}, {"consent": True}, (None, None, [])),
+    ],
+)
+def test_what_is_said_after_the_instant_never_allows_more(
+    tables: TableStore, before: dict[str, object], after: dict[str, object], left: tuple[object, ...]
+) -> None:
+    agreed(tables, MONDAY, **before)
+    agreed(tables, MONDAY + DAY, **after)
+    (row,) = newest_profiles(tables, pinned(tables), MONDAY + DAY / 2).to_dicts()
+    assert (row["consent"], row["visibility"], row["hidden_from"]) == left
+    assert row["updated_at"] == MONDAY

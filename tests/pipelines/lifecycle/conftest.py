@@ -86,6 +86,12 @@ def fill(settings: Settings) -> None:
     )
     (settings.runs_dir / "r2").mkdir()
     pl.DataFrame({"job_id": ["j1"]}).write_parquet(settings.runs_dir / "r2" / "jobs.parquet")
+    releases = Path(settings.artifacts_uri) / "releases"
+    killed = {"0" * 16: CANARY, "1" * 16: OTHER, ".publishing-0": CANARY}  # publications: before a manifest, and after
+    for folder, name in killed.items():
+        (releases / folder).mkdir(parents=True)
+        pl.DataFrame({"candidate_id": [name]}).write_parquet(releases / folder / "people.parquet")
+    (releases / ".publishing-0" / "manifest.json").write_bytes(b"{}")
     texts = [candidate_text(candidate_context(name, {"resume_text": TEXTS[name]}, at=DAY)) for name in people]
     VectorCache(vectors_file(settings)).store("embedder", [text_hash(text) for text in texts], np.eye(2, dtype="f4"))
     log = settings.home / "ray" / "session_1" / "logs" / "worker.out"

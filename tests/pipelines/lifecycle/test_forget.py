@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from rolecall.features.mapping import load_mapping
-from rolecall.features.schema import CANDIDATES, EVENTS
+from rolecall.features.quarantine import keep, unread_rows
+from rolecall.features.schema import CANDIDATES, EVENTS, QUARANTINE
+from rolecall.pipelines.daily import begin_anew_where_tainted, daily_run
 from rolecall.pipelines.ingest import ingest
 from rolecall.pipelines.lifecycle.export import export_person
 from rolecall.pipelines.lifecycle.forget import forget, readmit
@@ -17,7 +21,7 @@ from rolecall.platform.errors import ConflictError, InputError, NotFoundError
 from rolecall.platform.event_log import EventLog
 from rolecall.platform.file_tree import FileTree
 from rolecall.platform.forgotten import ForgottenPeople
-from rolecall.platform.ledger import open_ledger
+from rolecall.platform.ledger import claimed, open_ledger
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import ReleaseBuilder
 from rolecall.platform.settings import Settings
@@ -208,3 +212,79 @@ def test_the_events_of_others_stay(settings: Settings) -> None:
 
 
 CANARY_JSON = '"c\\u00e4nary-7\'x\\"y \\u732b"'
+
+
+def test_a_release_of_a_run_that_was_under_way_is_marked_too(settings: Settings, release: Release) -> None:
+    """It has read the tables already: only the mark, made once it is through, finds what it publishes."""
+    with (settings.runs_dir / "r1" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConflictError, match="is being executed"):
+            forgotten(settings)
+        champion = release("first")
+    report = forget(settings, CANARY, at=NOW, rebuild=False)
+    assert (report.tainted, report.serving_tainted) == ((champion,), True)
+
+
+def test_a_run_on_another_machine_is_waited_for(settings: Settings) -> None:
+    with (
+        claimed(open_ledger(settings.ledger_url), "r1"),
+        pytest.raises(ConflictError, match="being executed by another process"),
+    ):
+        forgotten(settings)
+    assert left(settings)
+
+
+def test_a_file_that_a_kill_cut_short_stops_nobody(settings: Settings) -> None:
+    cut = settings.runs_dir / "r3" / "features.partial" / "view.parquet"
+    cut.parent.mkdir(parents=True)
+    cut.write_bytes((settings.runs_dir / "r2" / "jobs.parquet").read_bytes()[:50])
+    forgotten(settings)
+    assert not cut.exists()
+    with pytest.raises(InputError, match="nothing is held"):
+        forget(settings, "nobody", at=NOW)
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_id_is_refused(settings: Settings, blank: str) -> None:
+    for call in (forget, export_person):
+        with pytest.raises(InputError, match="blank"):
+            call(settings, blank, at=NOW)
+    assert TableStore(settings.tables_uri).read(QUARANTINE).num_rows == 2
+
+
+def test_a_word_of_a_log_is_nobody(settings: Settings) -> None:
+    log = next((settings.home / "ray").rglob("worker.out"))
+    before = log.read_bytes()
+    with pytest.raises(InputError, match="nothing is held"):
+        forget(settings, "scored", at=NOW)
+    assert log.read_bytes() == before
+
+
+def test_an_export_has_no_refused_row_of_others_in_which_the_id_is_a_word(settings: Settings) -> None:
+    store = TableStore(settings.tables_uri)
+    store.upsert(CANDIDATES, rows(CANDIDATES, [{"candidate_id": "17", "updated_at": DAY}]))
+    texts = ['{"id":"18","resume":"for 17 years"}', '{"id":"17","resume":"long"}', '{"id":17}']
+    refused = [(at, "bad_time", "...", text) for at, text in enumerate(texts)]
+    keep(store, [("b.csv", "candidates")], unread_rows("b.csv", "candidates", refused), at=DAY)
+    assert [row["row"] for row in export_person(settings, "17", at=NOW).quarantine] == texts[1:]
+
+
+def test_a_day_is_built_anew_where_its_release_must_go(
+    settings: Settings, registry: Registry, release: Release
+) -> None:
+    """Somebody who came after the day's first moment is in its tables and in no file of its run: steps that are
+    finished would be skipped, and end in the marked release again."""
+    champion, run = release("first"), daily_run(settings, DAY)
+    step = run.folder / "assemble" / "step.json"
+    step.parent.mkdir(parents=True)
+    told = {"name": "assemble", "values": {"release": champion}, "metrics": {}, "files": {}, "seconds": 1.0}
+    step.write_text(json.dumps(told), encoding="utf-8")
+    begin_anew_where_tainted(run, registry, settings)
+    assert step.exists()
+    forgotten(settings)
+    with (run.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConflictError, match="is being executed"):
+            begin_anew_where_tainted(run, registry, settings)
+    begin_anew_where_tainted(run, registry, settings)
+    assert not run.folder.exists()

@@ -19,7 +19,8 @@ from tests.traces import by_store, traces
 
 from .conftest import CANARY, OTHER, TEXTS, fill
 
-NAMES = ("logs", "quarantine", "ledger", "tables", "online features", "runs", "cached vectors", "scratch")
+NAMES = ("logs", "quarantine", "ledger", "tables", "online features", "runs", "unfinished releases",
+         "cached vectors", "scratch")  # fmt: skip
 
 
 def named(settings: Settings, name: str) -> PersonalStore:
