@@ -63,7 +63,7 @@ def promote(settings: Settings, registry: Registry, release: str, as_of: datetim
     }
     work = ReleaseSteps(settings=settings, registry=registry, mlflow_run="")
     return work.promote(
-        StepContext(name="promote", as_of=as_of, folder=Path(), inputs=inputs, report=lambda _message: None)
+        StepContext(name="promote", run="r", as_of=as_of, folder=Path(), inputs=inputs, report=lambda _message: None)
     )
 
 
