@@ -22,6 +22,7 @@ from rolecall.pipelines.people_steps import PeopleSteps
 from rolecall.pipelines.run_archive import RunArchive
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
+from rolecall.platform.errors import ConflictError
 from rolecall.platform.file_tree import FileTree
 from rolecall.platform.ledger import claimed
 from rolecall.platform.registry import Registry
@@ -84,6 +85,8 @@ def run_daily(
             archive=RunArchive.of(settings, run.id),
             claim=claimed(registry.promotions.engine, run.id),
         )
+    except ConflictError:  # whoever executes the run says how it ended
+        raise
     except BaseException:
         record.close("FAILED")
         raise

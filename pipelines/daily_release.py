@@ -23,7 +23,7 @@ from rolecall.pipelines.people_steps import PeopleSteps, known_jobs
 from rolecall.pipelines.people_targets import collect_people_targets
 from rolecall.pipelines.people_training import people_cutoff
 from rolecall.pipelines.steps import StepContext, StepResult
-from rolecall.pipelines.targets import collect_targets
+from rolecall.pipelines.targets import collect_targets, fair_targets
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.mlflow_setup import log_release_model, release_tags
 from rolecall.platform.release import ReleaseBuilder, read_manifest
@@ -139,10 +139,10 @@ class ReleaseSteps(PeopleSteps):
         )
         rounds = self.settings.gate.bootstrap_rounds
         jobs = Judge.prepare(targets, store, rounds=rounds)
-        fair = len(unprompted) >= self.settings.gate.min_targets
+        fair = fair_targets(targets, unprompted, least=self.settings.gate.min_targets)
         return _Judges(
             jobs=jobs,
-            rivals=Judge.prepare(unprompted, store, rounds=rounds) if fair else jobs,
+            rivals=jobs if fair is targets else Judge.prepare(fair, store, rounds=rounds),
             people=PeopleJudge(targets=people, rounds=rounds),
         )
 

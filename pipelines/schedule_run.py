@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from types import TracebackType
 
 from rolecall.pipelines.schedule_commands import utc_now
@@ -19,7 +20,7 @@ from rolecall.platform.ray_head import START_SECONDS, ray_head
 from rolecall.platform.ray_runtime import ray_session
 from rolecall.platform.schedule.definition import Schedule
 from rolecall.platform.schedule.policy import Day
-from rolecall.platform.schedule.scheduler import Event, Scheduler
+from rolecall.platform.schedule.scheduler import LEASE, Event, Scheduler
 from rolecall.platform.schedule.store import ScheduleStore
 from rolecall.platform.settings import Settings
 
@@ -127,8 +128,15 @@ def open_scheduler(
             owner=owner_name(),
             clock=utc_now,
             pause=time.sleep,
+            lease=_lease(named),
             on_event=on_event or (lambda event: None),
         )
+
+
+def _lease(address: str | None) -> timedelta:
+    """A Ray that is started for the tick may take its time: a lease that ended before would let a second tick start
+    another one for the same day, whose job fails because the first one's executes the run."""
+    return LEASE if address and address.startswith(HTTP) else LEASE + timedelta(seconds=START_SECONDS)
 
 
 @contextmanager

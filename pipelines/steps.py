@@ -6,8 +6,9 @@
         index.partial/           a step that was running when the process died; thrown away on rerun
 
 A step writes into a `.partial` folder that is renamed when it returns, so a finished step is either
-whole or absent. Rerunning a run skips finished steps (but those that say `again`); nothing of a run depends on the
-clock. With an `archive` a finished step is also kept outside this machine, and a rerun elsewhere finds it there.
+whole or absent. Rerunning a run skips finished steps, but those that say `again` and those that read a step which had
+to be executed anew; nothing of a run depends on the clock. With an `archive` a finished step is also kept outside this
+machine, and a rerun elsewhere finds it there.
 """
 
 from __future__ import annotations
@@ -143,9 +144,10 @@ class Run:
             for number, step in enumerate(steps, start=1):
                 for observer in observers:
                     observer.started(step, number, len(steps))
-                finished = None if step.again else self._found(step.name, archive)
+                stale = step.again or any(not records[name].skipped for name in step.inputs)
+                finished = None if stale else self._found(step.name, archive)
                 record = finished or self._run(step, records, observers)
-                if archive is not None and not step.again and not archive.holds(step.name):
+                if archive is not None and not step.again and not (finished and archive.holds(step.name)):
                     archive.keep(step.name, record.folder)
                 records[step.name] = record
                 for observer in observers:

@@ -100,7 +100,13 @@ def _environment(settings: Settings) -> dict[str, str]:
     if settings.mode != "cluster":
         return env | {home: str(settings.home)}
     kept = settings.ray.send_credentials
-    return {name: text for name, text in env.items() if kept or not name.startswith(CREDENTIALS)}
+    return {name: text for name, text in env.items() if kept or not _may_hold_credentials(name)}
+
+
+def _may_hold_credentials(name: str) -> bool:
+    """Also of a variable that sets a whole table with a credential in it; case is as free as settings leave it."""
+    upper = name.upper()
+    return upper.startswith(CREDENTIALS) or any(credential.startswith(f"{upper}__") for credential in CREDENTIALS)
 
 
 def _world(settings: Settings) -> str:

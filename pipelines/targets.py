@@ -84,6 +84,12 @@ def _unprompted(told: pl.DataFrame, start: datetime) -> pl.DataFrame:
     return told.join(since, on=pair, how="left").filter(own | (pl.col("kind") == "impression")).drop("shown_at")
 
 
+def fair_targets(targets: tuple[Target, ...], unprompted: tuple[Target, ...], *, least: int) -> tuple[Target, ...]:
+    """What champion and challenger are compared on. `targets` itself where fewer than `least` are unprompted, or where
+    all are, as in a log without impressions: then nobody needs to be asked twice."""
+    return targets if unprompted == targets or len(unprompted) < least else unprompted
+
+
 def instants(targets: Sequence[Target]) -> list[tuple[str, datetime]]:
     """Whom to read a context for, and as of when."""
     return [(target.candidate_id, target.at) for target in targets]

@@ -18,6 +18,7 @@ import lightgbm
 from rolecall.pipelines.examples import TrainingSet
 
 MODEL_FILE = "model.txt"
+ROUNDS_FILE = "rounds.txt"
 ROUNDS = "rounds"
 RESUMED_FROM = "resumed_from"
 """Metrics of every report: trees so far, and trees that were there when this worker began."""
@@ -50,7 +51,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
     context = get_context()
     shard = config["shards"][context.get_world_rank()]
     examples: TrainingSet = ray.get(shard) if isinstance(shard, ray.ObjectRef) else shard
-    before, text = _restored()
+    before, text = restored()
     left = [segment for segment in config["segments"] if segment.start >= before]
     parameters = {**config["parameters"], **_network(context.get_world_size())}
     for segment, model in grow(examples, parameters, left, text):
@@ -61,7 +62,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             # In the driver itself Ray Train keeps the folder that is reported, and copies nothing.
             local = Path(tempfile.mkdtemp(dir=config["scratch"])) if config["scratch"] else Path(folder)
-            (local / MODEL_FILE).write_text(model)
+            write_checkpoint(local, model, segment.end)
             report(metrics, checkpoint=Checkpoint.from_directory(str(local)))
 
 
@@ -94,13 +95,19 @@ def grow(
         yield segment, text
 
 
+def write_checkpoint(folder: Path, model: str, rounds: int) -> None:
+    """The model and the rounds behind it, which may be more than its trees: a round that finds no split grows none."""
+    (folder / MODEL_FILE).write_text(model)
+    (folder / ROUNDS_FILE).write_text(str(rounds))
+
+
 def portable(model: str) -> str:
     """The trees without the training parameters, which name this machine's ports: equal trees, equal text."""
     head, _, rest = model.partition("\nparameters:\n")
     return head + "\n" + rest.partition("end of parameters\n")[2]
 
 
-def _restored() -> tuple[int, str | None]:
+def restored() -> tuple[int, str | None]:
     """Rounds and model text of the newest checkpoint that the workers agreed on."""
     from ray.train import get_checkpoint
 
@@ -108,8 +115,7 @@ def _restored() -> tuple[int, str | None]:
     if checkpoint is None:
         return 0, None
     with checkpoint.as_directory() as kept:
-        text = (Path(kept) / MODEL_FILE).read_text()
-    return lightgbm.Booster(model_str=text).current_iteration(), text
+        return int((Path(kept) / ROUNDS_FILE).read_text()), (Path(kept) / MODEL_FILE).read_text()
 
 
 def _network(world_size: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ JobState = Literal["pending", "running", "succeeded", "failed", "stopped"]
 FINISHED: frozenset[JobState] = frozenset({"succeeded", "failed", "stopped"})
 IMPORT_ROOT = "infra/import_root"
 HTTP = ("http://", "https://")
-EXCLUDES = (".git", ".venv", ".rolecall", ".mypy_cache", ".pytest_cache", ".ruff_cache", "dist")
+EXCLUDES = (".git", ".venv", ".rolecall", ".mypy_cache", ".pytest_cache", ".ruff_cache", "dist", "/secret.yaml")
 """Left out when a working folder travels to the cluster."""
 
 _POLL_SECONDS = 1.0
@@ -150,12 +150,14 @@ class RayJobService:
     def __init__(self, address: str) -> None:
         if not address.startswith(HTTP):
             raise InputError(f"cluster address {address!r}", "http://host:port of the Ray dashboard", "give that URL")
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
         self.address = address
+        self._refused = (OSError, RuntimeError, AuthenticationError)
         try:
             self._client = JobSubmissionClient(address)
-        except (OSError, RuntimeError) as error:
+        except self._refused as error:
             raise self._unavailable(error) from error
 
     def submit(self, *, entrypoint: str, submission_id: str, runtime_env: Mapping[str, Any]) -> None:
@@ -165,7 +167,7 @@ class RayJobService:
             if "already exists" in str(error):
                 raise ConflictError(f"submission id {submission_id} is taken", "", "attach to it") from error
             raise self._unavailable(error) from error
-        except OSError as error:
+        except self._refused as error:
             raise self._unavailable(error) from error
 
     def state(self, submission_id: str) -> JobState | None:
@@ -175,7 +177,7 @@ class RayJobService:
             if _is_not_found(error):
                 return None
             raise self._unavailable(error) from error
-        except OSError as error:
+        except self._refused as error:
             raise self._unavailable(error) from error
         return _state(str(status.value))
 
@@ -187,7 +189,7 @@ class RayJobService:
         try:
             while (piece := loop.run_until_complete(_next(pieces))) is not None:
                 yield piece
-        except (OSError, RuntimeError) as error:
+        except self._refused as error:
             raise self._unavailable(error) from error
         finally:
             loop.run_until_complete(pieces.aclose())
@@ -197,7 +199,7 @@ class RayJobService:
         """What Ray says of a job that failed, with the last lines of its log."""
         try:
             return str(self._client.get_job_info(submission_id).message or "")
-        except (OSError, RuntimeError) as error:
+        except self._refused as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> UnavailableError:

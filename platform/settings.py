@@ -293,17 +293,21 @@ def _read_environment(env: dict[str, str]) -> dict[str, Any]:
                 raise SettingsError(
                     f"{name} is inside {parent}, which another variable sets whole", "one of the two", "unset the other"
                 )
-        node[leaf] = _structured(text)
+        node[leaf] = _structured(name, text)
     return tree
 
 
-def _structured(text: str) -> Any:
-    """Lists and tables are written as TOML values; everything else stays text for pydantic to convert."""
+def _structured(name: str, text: str) -> Any:
+    """Lists and tables are written as TOML values; everything else stays text for pydantic to convert.
+
+    What cannot be read is named and not printed: it may hold a password.
+    """
     if text[:1] in "[{":
         try:
             return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError(f"{text!r} is not a TOML value", 'for example ["a", "b"]', "correct it") from error
+        except tomllib.TOMLDecodeError:
+            allowed = 'for example ["a", "b"] or {name = "value"}'
+            raise SettingsError(f"the text of {name} is not a TOML value", allowed, "correct it") from None
     return text
 
 

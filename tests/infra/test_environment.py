@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
+from sqlalchemy import make_url
 
+from rolecall.features.store import redis_address
 from rolecall.platform.errors import SettingsError
 from rolecall.platform.ray_runtime import environment
 from rolecall.platform.settings import RaySettings, Settings, load_settings
 from rolecall.serving.app import deployment_options
 
-from .manifests import INFRA, containers, documents, manifest
+from .manifests import INFRA, containers, documents, manifest, manifests, pods
 
 SECRET = re.compile(
     r"password|secret_access|access_key|api_keys|token$|ledger_url|tracking_uri|redis_url|registry_url", re.I
@@ -35,6 +37,22 @@ def test_every_variable_is_a_setting() -> None:
     assert settings.ledger_url.startswith("postgresql+psycopg://")
     assert settings.features.online_store == "redis"
     assert settings.serve.api_keys == ("CHANGE-ME",)
+
+
+def test_every_url_of_the_example_is_one_that_its_client_takes() -> None:
+    settings = load_settings(environ=ours(variables()))
+    assert redis_address(settings.features.redis_url) == "redis:6379,db=0,password=CHANGE-ME"
+    for url in (settings.ledger_url, settings.tracking_uri, settings.features.registry_url):
+        assert make_url(url).host == "postgresql"
+
+
+def test_the_services_of_the_cluster_bring_no_variable_that_settings_refuse() -> None:
+    """Kubernetes tells each pod of the Services beside it: `rolecall-serve-svc` is ROLECALL_SERVE_SVC_PORT."""
+    with pytest.raises(SettingsError):
+        load_settings(environ={"ROLECALL_SERVE_SVC_PORT": "tcp://10.0.0.7:8000"})
+    found = [pod for m in manifests() for pod in pods(m)]
+    assert len(found) == 7
+    assert all(pod.get("enableServiceLinks") is False for pod in found)
 
 
 @pytest.mark.parametrize("name", ["ROLECALL_STORAGE__TABLE_URI", "ROLECALL_RANKING__WORKER", "ROLECALL_HOMES"])

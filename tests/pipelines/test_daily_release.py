@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rolecall.pipelines.daily import daily_plan, daily_run
+from rolecall.pipelines.daily import daily_plan, daily_run, run_daily
 from rolecall.pipelines.daily_release import ReleaseSteps
 from rolecall.pipelines.steps import StepContext, StepRecord, StepResult
+from rolecall.pipelines.tracking import MlflowRecord
+from rolecall.platform.errors import ConflictError
+from rolecall.platform.ledger import claimed
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import ReleaseBuilder
 from rolecall.platform.settings import Settings, load_settings
@@ -60,9 +63,7 @@ def promote(settings: Settings, registry: Registry, release: str, as_of: datetim
     }
     work = ReleaseSteps(settings=settings, registry=registry, mlflow_run="")
     return work.promote(
-        StepContext(
-            run="daily-test", name="promote", as_of=as_of, folder=Path(), inputs=inputs, report=lambda _message: None
-        )
+        StepContext(name="promote", run="r", as_of=as_of, folder=Path(), inputs=inputs, report=lambda _message: None)
     )
 
 
@@ -95,6 +96,16 @@ def test_a_rerun_after_a_rollback_does_not_say_it_was_promoted(
 def test_promotion_is_asked_again_on_every_rerun(settings: Settings, registry: Registry) -> None:
     plan = daily_plan(ReleaseSteps(settings=settings, registry=registry, mlflow_run=""))
     assert [step.name for step in plan if step.again] == ["promote"]
+
+
+def test_a_second_process_leaves_the_record_of_the_first_alone(settings: Settings, registry: Registry) -> None:
+    run = daily_run(settings, DAY)
+    parameters = {"as_of": run.as_of, **run.determinants}
+    experiment = Registry.from_settings(settings).experiment_id
+    first = MlflowRecord(registry.client, experiment, run, parameters)
+    with claimed(registry.promotions.engine, run.id), pytest.raises(ConflictError, match="another process"):
+        run_daily(settings, DAY)
+    assert registry.client.get_run(first.run_id).info.status == "RUNNING"
 
 
 def test_another_gate_judges_the_same_day_anew(settings: Settings) -> None:

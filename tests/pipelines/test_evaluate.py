@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +13,15 @@ import pytest
 
 from rolecall.pipelines.baselines import BASELINES, fair_baselines
 from rolecall.pipelines.evaluate import FUNNEL, MAIN_METRIC, Evaluation, Judge
-from rolecall.pipelines.targets import collect_targets
+from rolecall.pipelines.targets import Target, collect_targets, fair_targets
 from rolecall.pipelines.train import TrainedRankers
 from rolecall.pipelines.training_set import training_columns
 
 if TYPE_CHECKING:
     from conftest import World
+
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +131,12 @@ def test_unprompted_targets_are_jobs_nobody_had_shown_the_candidate(world: World
         pair = (pl.col("candidate_id") == who) & (pl.col("job_id") == job)
         first = acted.filter(pair)["occurred_at"].min()
         assert shown.filter(pair & (pl.col("occurred_at") <= first)).is_empty()
+
+
+def test_a_log_in_which_nothing_was_shown_is_asked_once() -> None:
+    """The same targets are the same object: what compares champion and challenger evaluates nothing twice."""
+    one, two = (Target(candidate_id=who, at=AT, job_ids=("j",), labels=(1,)) for who in "ab")
+    every = (one, two)
+    assert fair_targets(every, (replace(one), replace(two)), least=1) is every
+    assert fair_targets(every, (two,), least=2) is every
+    assert fair_targets(every, (two,), least=1) == (two,)

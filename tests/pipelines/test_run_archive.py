@@ -70,6 +70,9 @@ def test_a_step_that_was_not_kept_whole_is_executed_again(
     log.clear()
     Run(tmp_path / "second", "daily", AS_OF, {}).execute(steps(log), archive=archive)
     assert log == ["a", "b", "c"]
+    log.clear()
+    Run(tmp_path / "third", "daily", AS_OF, {}).execute(steps(log), archive=archive)
+    assert log == []
 
 
 def test_a_step_that_finished_before_it_was_kept_is_kept_by_the_next_attempt(

@@ -15,9 +15,11 @@ import typer
 from typer.testing import CliRunner, Result
 
 from rolecall.pipelines import commands
-from rolecall.pipelines.schedule_run import cluster_address, owner_name
+from rolecall.pipelines.schedule_run import RayLauncher, cluster_address, owner_name
 from rolecall.platform.errors import ConflictError, InputError, NotFoundError
+from rolecall.platform.jobs import JobState
 from rolecall.platform.ledger import open_ledger
+from rolecall.platform.ray_head import START_SECONDS
 from rolecall.platform.schedule.store import ScheduleStore
 from rolecall.platform.settings import Settings, load_settings
 
@@ -193,6 +195,23 @@ def test_the_cluster_is_the_option_the_setting_or_the_variable(
 
 def test_two_schedulers_never_share_a_name() -> None:
     assert owner_name() != owner_name()
+
+
+def test_a_tick_whose_own_ray_starts_slowly_keeps_its_day(
+    run: Run, store: ScheduleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another tick, as late as that Ray may still come up, must not begin the same day on a Ray of its own."""
+    add(run)
+    taken = []
+
+    def slow(launcher: RayLauncher, submission_id: str) -> JobState:
+        late = datetime.now(UTC) + timedelta(seconds=START_SECONDS)
+        taken.append(store.claim("nightly", owner="another tick", now=late, lease=timedelta(minutes=1)))
+        return "succeeded"
+
+    monkeypatch.setattr(RayLauncher, "state", slow)
+    assert run("schedule", "tick").exit_code == 0
+    assert taken == [None] * len(DAYS)
 
 
 def test_the_units_call_commands_that_exist(run: Run) -> None:

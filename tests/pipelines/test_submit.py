@@ -62,3 +62,22 @@ def test_in_cluster_mode_credentials_travel_only_when_told_to(
     told = _environment(load_settings())
     assert any("secret" in value for value in told.values()) == (send == "true")
     assert told["ROLECALL_MODE"] == "cluster"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ROLECALL_REGISTRY", '{ledger_url = "postgresql+psycopg://me:secret@db/ledger"}'),
+        ("ROLECALL_STORAGE", '{options = {AWS_SECRET_ACCESS_KEY = "secret"}}'),
+        ("ROLECALL_serve__api_keys", '["secret"]'),
+    ],
+)
+def test_a_credential_inside_a_whole_table_does_not_travel_either(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv("ROLECALL_MODE", "cluster")
+    monkeypatch.setenv("ROLECALL_RANKING__WORKERS", "2")
+    monkeypatch.setenv(name, text)
+    told = _environment(load_settings())
+    assert [value for value in told.values() if "secret" in value] == []
+    assert told["ROLECALL_RANKING__WORKERS"] == "2"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import lightgbm
 import numpy as np
 import pytest
+from ray.train import Checkpoint
 
 from rolecall.pipelines.demo import free_ports
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.train import TreeShape, parameters
-from rolecall.pipelines.train_worker import Segment, grow, segments
+from rolecall.pipelines.train_worker import Segment, grow, restored, segments, write_checkpoint
 from rolecall.platform.settings import RankingSettings
 
 WORKERS = 2
@@ -84,3 +86,13 @@ def test_a_resumed_fit_grows_the_same_trees(unbroken: dict[str, str], finished: 
     checkpoint = unbroken[f"0-{PLAN[finished - 1].end}"]
     resumed = fit(tmp_path / "resumed", PLAN[finished:], checkpoint)
     assert resumed["0-12"] == unbroken["0-12"]
+
+
+def test_rounds_that_grew_no_tree_are_not_grown_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that never split: fewer trees than rounds, and a fit that was through has nothing left."""
+    flat = replace(some_examples(), features=np.zeros((1200, 6), np.float32))
+    (*_, (last, text)) = grow(flat, parameters(SHAPE, RankingSettings(), threads=1), PLAN, None)
+    assert lightgbm.Booster(model_str=text).current_iteration() < last.end == SHAPE.rounds
+    write_checkpoint(tmp_path, text, last.end)
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: Checkpoint.from_directory(str(tmp_path)))
+    assert restored() == (SHAPE.rounds, text)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,25 @@ def test_an_address_that_is_no_url_is_refused_and_a_silent_one_is_unavailable() 
         silent.bind(("127.0.0.1", 0))
         with pytest.raises(UnavailableError, match="running cluster"):
             RayJobService(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_cluster_that_refuses_the_token_is_unavailable(status: int) -> None:
+    """Ray raises an error of its own class there, which would end a scheduler that ticks on."""
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UnavailableError, match="did not take the call"):
+            RayJobService(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def test_a_file_that_is_no_settings_file_is_refused_as_one(tmp_path: Path, conte
 def test_a_folder_or_nothing_is_no_settings_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError):
         load_settings(tmp_path / name, environ={})
+
+
+@pytest.mark.parametrize("text", ['{"AWS_SECRET_ACCESS_KEY": "hunter2"}', '["hunter2'])
+def test_a_value_that_cannot_be_read_is_named_and_never_printed(text: str) -> None:
+    with pytest.raises(SettingsError, match="ROLECALL_STORAGE__OPTIONS") as refused:
+        load_settings(environ={"ROLECALL_STORAGE__OPTIONS": text})
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_an_empty_variable_is_as_if_it_were_not_set() -> None:
