@@ -33,6 +33,7 @@ from rolecall.serving.loader import load_release
 VERDICT = "verdict.json"
 MANIFEST = "manifest.json"
 _MODEL_CODE = "rolecall.serving.pyfunc_model"
+_NOBODY = "the champion recommends people for jobs and this release nobody: did an ingest lose the consent column?"
 _SHOWN = ("recall@10", "hr@10", "ndcg@10", "mrr")
 
 
@@ -64,6 +65,7 @@ class ReleaseSteps(PeopleSteps):
             settings=self.settings.gate,
             size_bytes=sum(part.bytes for part in manifest.parts),
             people=(people, people_against) if people and people_against else None,
+            schema_errors=[_NOBODY] if people_against and not people else (),
             rival=rival,
         )
         report = challenger.to_dict() | ({"people": people.to_dict()} if people else {})
