@@ -72,7 +72,7 @@ def stores(
         "ROLECALL_REGISTRY__LEDGER_URL": database,
         "ROLECALL_REGISTRY__TRACKING_URI": postgresql.database(),
         "ROLECALL_FEATURES__REGISTRY_URL": postgresql.database(),
-        "ROLECALL_FEATURES__REDIS_URL": redis_server.removeprefix("redis://").partition("/")[0],
+        "ROLECALL_FEATURES__REDIS_URL": redis_server,
         "ROLECALL_RAY__AUTH_MODE": "disabled",
         "RAY_AUTH_MODE": "disabled",
     }
