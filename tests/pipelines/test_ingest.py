@@ -202,7 +202,7 @@ from rolecall.features.mapping import load_mapping
 from rolecall.pipelines import ingest as module
 from rolecall.platform.tables import TableStore
 
-def die(*_):
+def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 where, folder, tables = sys.argv[1:]
