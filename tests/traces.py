@@ -79,5 +79,5 @@ def _rows(content: bytes) -> Iterator[bytes]:
 
 
 def by_store(found: Mapping[str, str]) -> set[str]:
-    """The first folders of the files, or the files at the top."""
-    return {name.partition("/")[0] for name in found}
+    """The first folders of the files, or the files at the top; an SQLite log counts as the database it belongs to."""
+    return {name.partition("/")[0].removesuffix("-wal") for name in found}

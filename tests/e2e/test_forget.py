@@ -73,7 +73,7 @@ def test_after_forget_no_file_names_the_person_and_the_server_has_followed(world
         assert state.recommend(request, "r-1").known
         (settings.home / "serve.log").write_text(f"asked for {CANARY}\n", encoding="utf-8")
         before = traces(home, WANTED)
-        stores = {name.removesuffix("-wal") for name in by_store(before)}
+        stores = by_store(before)
         assert {"tables", "ledger.db", "feast", "runs", "serve.log"} <= stores
 
         report = forget(settings, CANARY, at=AS_OF + timedelta(days=1), ungated=True)
