@@ -14,16 +14,16 @@ from typing import Any
 from rolecall.features.schema import EVENTS
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_steps import VIEWS
-from rolecall.pipelines.evaluate import FUNNEL, Evaluation, Judge
-from rolecall.pipelines.gate import judge_release
+from rolecall.pipelines.evaluation.gate import judge_release
+from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation, Judge
+from rolecall.pipelines.evaluation.people_judge import PeopleJudge, people_metrics
+from rolecall.pipelines.evaluation.people_targets import collect_people_targets
+from rolecall.pipelines.evaluation.targets import collect_targets, fair_targets
 from rolecall.pipelines.materialize import feature_store, read_as_of
 from rolecall.pipelines.people import newest_profiles, people_as_of
-from rolecall.pipelines.people_evaluate import PeopleJudge, people_metrics
 from rolecall.pipelines.people_steps import PeopleSteps, known_jobs
-from rolecall.pipelines.people_targets import collect_people_targets
 from rolecall.pipelines.people_training import people_cutoff
 from rolecall.pipelines.steps import StepContext, StepResult
-from rolecall.pipelines.targets import collect_targets, fair_targets
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.mlflow_setup import log_release_model, release_tags
 from rolecall.platform.release import ReleaseBuilder, read_manifest

@@ -32,9 +32,9 @@ from rolecall.features.mapping import load_mapping
 from rolecall.features.schema import EVENTS, TABLES
 from rolecall.pipelines.assemble import RELEASE_FOLDER
 from rolecall.pipelines.daily import assembly_plan
+from rolecall.pipelines.evaluation.metrics import bootstrap, ndcg_at, ranks_of
 from rolecall.pipelines.ingest import ingest
 from rolecall.pipelines.materialize import feature_store, materialize
-from rolecall.pipelines.metrics import bootstrap, ndcg_at, ranks_of
 from rolecall.pipelines.people_steps import PeopleSteps
 from rolecall.pipelines.steps import Run
 from rolecall.pipelines.training_set import read_contexts

@@ -16,10 +16,10 @@ from rolecall.features.people import People
 from rolecall.features.people_columns import PEOPLE_COLUMNS
 from rolecall.features.people_pairs import LOOKBACK, PeoplePairs
 from rolecall.features.schema import EVENTS
+from rolecall.pipelines.evaluation.people_targets import collect_people_targets
 from rolecall.pipelines.people import build_people, open_people, people_as_of, profiles_of
 from rolecall.pipelines.people_leaks import PeopleLeakAudit
 from rolecall.pipelines.people_outcomes import APPLIED, ENGAGED, INVITED, MUTUAL, Outcomes
-from rolecall.pipelines.people_targets import collect_people_targets
 from rolecall.pipelines.people_training import JobRequest, job_requests, people_training_set
 from rolecall.platform.errors import GateRefusedError
 from rolecall.platform.settings import PolicySettings

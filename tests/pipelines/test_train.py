@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rolecall.features.pairs import COARSE_COLUMNS
+from rolecall.pipelines.evaluation.metrics import auc
 from rolecall.pipelines.examples import APPLY_LABEL, TrainingSet
-from rolecall.pipelines.metrics import auc
 from rolecall.pipelines.train import (
     MIN_ISOTONIC_POSITIVES,
     TrainedRankers,

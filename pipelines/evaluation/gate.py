@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rolecall.pipelines.evaluate import FUNNEL, MAIN_METRIC, Evaluation
-from rolecall.pipelines.metrics import Interval
+from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
+from rolecall.pipelines.evaluation.metrics import Interval
 from rolecall.platform.errors import GateRefusedError, InputError
 from rolecall.platform.settings import GateSettings
 

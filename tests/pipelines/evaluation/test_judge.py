@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rolecall.pipelines.baselines import BASELINES, fair_baselines
-from rolecall.pipelines.evaluate import FUNNEL, MAIN_METRIC, Evaluation, Judge
-from rolecall.pipelines.targets import Target, collect_targets, fair_targets
+from rolecall.pipelines.evaluation.baselines import BASELINES, fair_baselines
+from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation, Judge
+from rolecall.pipelines.evaluation.targets import Target, collect_targets, fair_targets
 from rolecall.pipelines.train import TrainedRankers
 from rolecall.pipelines.training_set import training_columns
 

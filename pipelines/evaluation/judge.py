@@ -19,10 +19,10 @@ import numpy.typing as npt
 from rolecall.features.catalogue import Catalogue
 from rolecall.features.context import CandidateContext
 from rolecall.features.store import FeatureStore
-from rolecall.pipelines.baselines import BASELINES, Columns, Question, fair_baselines
-from rolecall.pipelines.metrics import METRICS, Array, Interval, bootstrap, ranks_of
-from rolecall.pipelines.people_targets import PeopleTarget
-from rolecall.pipelines.targets import Target, instants
+from rolecall.pipelines.evaluation.baselines import BASELINES, Columns, Question, fair_baselines
+from rolecall.pipelines.evaluation.metrics import METRICS, Array, Interval, bootstrap, ranks_of
+from rolecall.pipelines.evaluation.people_targets import PeopleTarget
+from rolecall.pipelines.evaluation.targets import Target, instants
 from rolecall.pipelines.training_set import job_columns_at, read_contexts
 from rolecall.serving.funnel import Funnel, SnapshotJobFeatures
 

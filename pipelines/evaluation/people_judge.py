@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rolecall.features.people_pairs import PreparedJob
-from rolecall.pipelines.evaluate import FUNNEL, Evaluation, rank_values
-from rolecall.pipelines.metrics import Array, ranks_of
-from rolecall.pipelines.people_targets import PeopleTarget
+from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation, rank_values
+from rolecall.pipelines.evaluation.metrics import Array, ranks_of
+from rolecall.pipelines.evaluation.people_targets import PeopleTarget
 from rolecall.serving.people_funnel import PeopleFunnel
 
 Values = npt.NDArray[np.float64]

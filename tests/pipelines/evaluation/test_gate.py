@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from rolecall.pipelines.evaluate import FUNNEL, MAIN_METRIC, Evaluation
-from rolecall.pipelines.gate import Verdict, judge_release
-from rolecall.pipelines.targets import Target
+from rolecall.pipelines.evaluation.gate import Verdict, judge_release
+from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
+from rolecall.pipelines.evaluation.targets import Target
 from rolecall.platform.errors import GateRefusedError, InputError
 from rolecall.platform.settings import GateSettings
 

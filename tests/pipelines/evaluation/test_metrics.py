@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from rolecall.pipelines.metrics import auc, bootstrap, hit_at, ndcg_at, ranks_of, recall_at, reciprocal_rank
+from rolecall.pipelines.evaluation.metrics import auc, bootstrap, hit_at, ndcg_at, ranks_of, recall_at, reciprocal_rank
 
 
 @pytest.fixture
