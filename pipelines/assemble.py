@@ -119,6 +119,7 @@ def seal(
     as_of: datetime,
     tables: Mapping[str, int],
     metrics: Mapping[str, float] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Seal with this code's version and the settings that determine a release."""
     return builder.seal(
@@ -127,4 +128,5 @@ def seal(
         tables=tables,
         settings=published_settings(settings),
         metrics=metrics,
+        notes=notes,
     )

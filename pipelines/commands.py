@@ -116,8 +116,12 @@ def print_result(result: DailyResult) -> None:
     console.print(table("Evaluation", result.evaluation_rows()))
     for reason in result.reasons:
         console.print(f"  gate: {reason}", markup=False)
-    verdict = "promoted to champion" if result.promoted else ("passed the gate" if result.passed else "refused")
+    promoted = "promoted to champion" if result.promoted else "passed the gate"
+    verdict = promoted if result.passed else "refused"
     console.print(f"release [bold]{result.release_id}[/] {verdict}  (MLflow run {result.mlflow_run})")
+    if result.refreshed_id:
+        kept = "the champion's rankers over today's catalogue"
+        console.print(f"release [bold]{result.refreshed_id}[/] ({kept}) {promoted}")
 
 
 def _submit(pipeline: str, instant: datetime, address: str, promote: bool) -> None:

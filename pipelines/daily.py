@@ -1,7 +1,7 @@
 """The daily run: from the tables to a gated, registered, promoted release.
 
     ingest -> catalogue -> features -> embed -> index -> training-set -> coarse -> fine
-           -> people -> people-rankers -> assemble -> evaluate -> release -> gate -> promote
+           -> people -> people-rankers -> assemble -> refresh -> evaluate -> release -> gate -> promote
 
 Everything a run depends on is pinned by its first step (table versions) or by the run's identity (instant, code,
 settings), so a run that was killed resumes where it stopped and ends in the same release.
@@ -32,10 +32,16 @@ from rolecall.platform.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class DailyResult:
-    """What a daily run ended in. `tables`: the Delta versions it read; `rows`: one line a metric and baseline."""
+    """What a daily run ended in. `tables`: the Delta versions it read; `rows`: one line a metric and baseline.
+
+    `release_id`: the release with today's rankers, `passed`: whether the gate let it pass; `refreshed_id`: the
+    champion's rankers over today's catalogue, published where the gate refused today's, else empty; `promoted`: whether
+    either of them is served now.
+    """
 
     run_id: str
     release_id: str
+    refreshed_id: str
     passed: bool
     promoted: bool
     reasons: tuple[str, ...]
@@ -120,8 +126,9 @@ def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
     """The steps in order, with what each reads."""
     plan = [
         *assembly_plan(work),
-        Step(name="evaluate", run=work.evaluate, inputs=("ingest", "features", "assemble")),
-        Step(name="release", run=work.release, inputs=("assemble", "evaluate")),
+        Step(name="refresh", run=work.refresh, inputs=("assemble",)),
+        Step(name="evaluate", run=work.evaluate, inputs=("ingest", "features", "assemble", "refresh")),
+        Step(name="release", run=work.release, inputs=("assemble", "refresh", "evaluate")),
         Step(name="gate", run=work.gate, inputs=("evaluate", "release")),
     ]
     if promote:
@@ -155,6 +162,7 @@ def _result(run: Run, records: Mapping[str, StepRecord], record: MlflowRecord) -
     return DailyResult(
         run_id=run.id,
         release_id=records["release"].values["release"],
+        refreshed_id=records["release"].values["refreshed"],
         passed=judged["passed"],
         promoted=bool(promoted and promoted.values["promoted"]),
         reasons=tuple(judged["reasons"]) + ((promoted.values["why"],) if promoted else ()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -14,26 +15,29 @@ from typing import Any
 from rolecall.features.schema import EVENTS
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_steps import VIEWS
-from rolecall.pipelines.evaluation.gate import judge_release
+from rolecall.pipelines.evaluation.gate import Verdict, judge_refresh, judge_release
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation, Judge
 from rolecall.pipelines.evaluation.people_judge import PeopleJudge, people_metrics
 from rolecall.pipelines.evaluation.people_targets import collect_people_targets
 from rolecall.pipelines.evaluation.targets import collect_targets, fair_targets
 from rolecall.pipelines.materialize import feature_store, read_as_of
 from rolecall.pipelines.people import newest_profiles, people_as_of
-from rolecall.pipelines.people_steps import PeopleSteps, known_jobs
+from rolecall.pipelines.people_steps import known_jobs
 from rolecall.pipelines.people_training import people_cutoff
+from rolecall.pipelines.refresh import RefreshSteps
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.mlflow_setup import log_release_model, release_tags
-from rolecall.platform.release import ReleaseBuilder, read_manifest
+from rolecall.platform.release import MANIFEST_FILE, ReleaseBuilder, read_manifest
 from rolecall.serving import parts
 from rolecall.serving.loader import load_release
 
 VERDICT = "verdict.json"
-MANIFEST = "manifest.json"
+REFRESH_EVALUATION = "refresh_evaluation.json"
+REFRESHED_FOLDER = "refreshed"
 _MODEL_CODE = "rolecall.serving.pyfunc_model"
 _NOBODY = "the champion recommends people for jobs and this release nobody: did an ingest lose the consent column?"
+_KEPT = "the champion's rankers over this day's catalogue, since the gate refused the new ones"
 _SHOWN = ("recall@10", "hr@10", "ndcg@10", "mrr")
 
 
@@ -46,75 +50,98 @@ class _Judges:
     people: PeopleJudge
 
 
-class ReleaseSteps(PeopleSteps):
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    """One release on the targets that releases are compared on; `people`: None where it recommends nobody."""
+
+    rivals: Evaluation
+    people: Evaluation | None
+
+
+class ReleaseSteps(RefreshSteps):
     """All steps of the daily run."""
 
     def evaluate(self, step: StepContext) -> StepResult:
-        """The release and the champion on the same targets, and what the gate says of it."""
+        """Today's rankers, the champion's over today's catalogue and the champion as it is, all on the same targets,
+        and what the gate says of the first two."""
         judges = self._judges(step)
         folder = step.file("assemble", assemble.RELEASE_FOLDER)
         challenger, people = self._evaluate(step, folder, judges.jobs, judges.people)
+        ours = _Answers(rivals=challenger, people=people)
         champion = self.registry.reconcile()
-        against, people_against = self._champion(step, judges, champion)
-        again = against is not None and judges.rivals is not judges.jobs
-        rival = self._evaluate(step, folder, judges.rivals, None, baselines=())[0] if again else challenger
-        manifest = read_manifest((folder / MANIFEST).read_bytes())
+        served = self._champion(step, judges, champion)
+        if served is not None and judges.rivals is not judges.jobs:
+            rivals, _ = self._evaluate(step, folder, judges.rivals, None, baselines=())
+            ours = _Answers(rivals=rivals, people=people)
+        refreshed = self._refreshed(step, judges, champion) if served is not None else None
+        against = refreshed or served
         verdict = judge_release(
             challenger,
-            against,
+            against.rivals if against else None,
             settings=self.settings.gate,
-            size_bytes=sum(part.bytes for part in manifest.parts),
-            people=(people, people_against) if people and people_against else None,
-            schema_errors=[_NOBODY] if people_against and not people else (),
-            rival=rival,
+            size_bytes=_size(folder),
+            people=_both(ours, against),
+            schema_errors=_lost_people(ours, served),
+            rival=ours.rivals,
         )
-        report = challenger.to_dict() | ({"people": people.to_dict()} if people else {})
-        (step.folder / assemble.EVALUATION).write_text(json.dumps(report, indent=1))
-        checks = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in verdict.checks]
-        (step.folder / VERDICT).write_text(json.dumps({"champion": champion, "checks": checks}, indent=1))
+        again = self._judge_refresh(step, refreshed, served) if refreshed and served else None
+        if again and step.value("refresh", "release") == step.value("assemble", "release"):
+            verdict = again  # today's rankers are the champion's: only the catalogue is judged
+        _write_report(step.folder / assemble.EVALUATION, challenger, people)
+        if refreshed:
+            _write_report(step.folder / REFRESH_EVALUATION, refreshed.rivals, refreshed.people)
+        evidence = {"champion": champion, "checks": _checks(verdict), "refresh": _checks(again) if again else None}
+        (step.folder / VERDICT).write_text(json.dumps(evidence, indent=1))
         return StepResult(
             values={
                 "champion": champion,
                 "passed": verdict.passed,
                 "reasons": list(verdict.reasons),
+                "refresh_passed": bool(again and again.passed),
+                "refresh_reasons": list(again.reasons) if again else [],
+                "refresh_metrics": _metrics(refreshed.rivals, refreshed.people) if refreshed else {},
                 "rows": [*evaluation_rows(challenger), *(people_rows(people) if people and people.targets else ())],
             },
-            metrics=mlflow_names(challenger.metrics())
-            | (mlflow_names(people_metrics(people)) if people else {})
-            | {"evaluation.p50_ms": challenger.latency(50), "evaluation.p99_ms": challenger.latency(99)},
+            metrics=_metrics(challenger, people),
         )
 
     def release(self, step: StepContext) -> StepResult:
-        """Publish the folder with its evaluation, and enter it in the registry with alias `built`."""
-        folder = step.folder / assemble.RELEASE_FOLDER
-        manifest = self._with_evaluation(step, folder)
-        self.registry.releases.publish(folder)
-        version = self.registry.register(
-            manifest.id, run_id=self.mlflow_run, log_model=lambda: self._log_models(manifest.id)
-        )
+        """Publish the folder with its evaluation, and enter it in the registry with alias `built`; the refreshed one
+        too where it is needed."""
+        judged = step.inputs["evaluate"]
+        source, folder = step.file("assemble", assemble.RELEASE_FOLDER), step.folder / assemble.RELEASE_FOLDER
+        built = self._publish(source, folder, judged.folder / assemble.EVALUATION, judged.metrics)
+        refreshed = ""
+        if not judged.values["passed"] and judged.values["refresh_passed"]:
+            source, folder = step.file("refresh", assemble.RELEASE_FOLDER), step.folder / REFRESHED_FOLDER
+            told = judged.values["refresh_metrics"]
+            refreshed = self._publish(source, folder, judged.folder / REFRESH_EVALUATION, told)
         for name in (assemble.EVALUATION, VERDICT):
             self.registry.client.log_artifact(self.mlflow_run, str(step.file("evaluate", name)), "evaluation")
-        return StepResult(values={"release": manifest.id, "version": version})
+        return StepResult(values={"release": built, "refreshed": refreshed})
 
     def gate(self, step: StepContext) -> StepResult:
-        """Record the verdict; a release that passed becomes `challenger`, a refused one is kept with its reasons."""
+        """Record the verdicts; a release that passed becomes `challenger`, a refused one is kept with its reasons."""
         passed, reasons = step.value("evaluate", "passed"), step.value("evaluate", "reasons")
         self.registry.judge(step.value("release", "release"), passed=passed, reasons=reasons)
+        if refreshed := step.value("release", "refreshed"):
+            self.registry.judge(refreshed, passed=True, reasons=step.value("evaluate", "refresh_reasons"))
         return StepResult(values={"passed": passed}, metrics={"gate.passed": float(passed)})
 
     def promote(self, step: StepContext) -> StepResult:
-        """Make a release that passed the champion, if the champion is still the one it was judged against and not
-        of a later day: a backfill is built and judged, but must not serve the past."""
-        release, expected = step.value("release", "release"), step.value("evaluate", "champion")
+        """Make the release that passed the champion, if the champion is still the one it was judged against and not of
+        a later day: a backfill is built and judged, but must not serve the past."""
+        passed, expected = step.value("gate", "passed"), step.value("evaluate", "champion")
+        release = step.value("release", "release" if passed else "refreshed")
         champion = self.registry.reconcile()
+        if not release:
+            return StepResult(values={"promoted": False, "why": "the gate refused it"})
         if champion == release:
             return StepResult(values={"promoted": True, "why": "it is the champion"})
-        if not step.value("gate", "passed"):
-            return StepResult(values={"promoted": False, "why": "the gate refused it"})
         if champion is not None and (later := self.registry.releases.manifest(champion).as_of) > step.as_of:
             why = f"the champion {champion} is of a later day, {later:%Y-%m-%d %H:%M}: promote this one by hand"
             return StepResult(values={"promoted": False, "why": why})
-        why = f"daily run as of {step.as_of:%Y-%m-%d %H:%M}"
+        why = f"daily run as of {step.as_of:%Y-%m-%d %H:%M}" + ("" if passed else f": {_KEPT}")
         try:
             self.registry.promote(release, expected=expected, why=why, automatic=True)
         except ConflictError as conflict:
@@ -159,31 +186,51 @@ class ReleaseSteps(PeopleSteps):
                 return found, None
             return found, people.evaluate(release.people, progress=progress, **options)
 
-    def _champion(
-        self, step: StepContext, judges: _Judges, champion: str | None
-    ) -> tuple[Evaluation | None, Evaluation | None]:
+    def _champion(self, step: StepContext, judges: _Judges, champion: str | None) -> _Answers | None:
+        """What is served answers; None where nothing is, or this very release."""
         if champion is None or champion == step.value("assemble", "release"):
-            return None, None
-        folder = self.registry.releases.fetch(champion)
-        return self._evaluate(step, folder, judges.rivals, judges.people, baselines=())
+            return None
+        return self._answers(step, self.registry.releases.fetch(champion), judges)
 
-    def _with_evaluation(self, step: StepContext, folder: Path) -> Any:
-        """The assembled parts and the evaluation beside them; the id stays what it was."""
-        source = step.file("assemble", assemble.RELEASE_FOLDER)
-        manifest = read_manifest((source / MANIFEST).read_bytes())
+    def _refreshed(self, step: StepContext, judges: _Judges, champion: str | None) -> _Answers | None:
+        """The refreshed release answers; None where there is none, or the champion changed since it was assembled."""
+        if not step.value("refresh", "release") or step.value("refresh", "champion") != champion:
+            return None
+        return self._answers(step, step.file("refresh", assemble.RELEASE_FOLDER), judges)
+
+    def _answers(self, step: StepContext, folder: Path, judges: _Judges) -> _Answers:
+        rivals, people = self._evaluate(step, folder, judges.rivals, judges.people, baselines=())
+        return _Answers(rivals=rivals, people=people)
+
+    def _judge_refresh(self, step: StepContext, refreshed: _Answers, served: _Answers) -> Verdict:
+        return judge_refresh(
+            refreshed.rivals,
+            served.rivals,
+            settings=self.settings.gate,
+            size_bytes=_size(step.file("refresh", assemble.RELEASE_FOLDER)),
+            people=_both(refreshed, served),
+            schema_errors=_lost_people(refreshed, served),
+        )
+
+    def _publish(self, source: Path, folder: Path, evaluation: Path, metrics: Mapping[str, float]) -> str:
+        """Seal the assembled parts of `source` with their evaluation, publish and register them. Returns the id, which
+        stays what it was."""
+        manifest = read_manifest((source / MANIFEST_FILE).read_bytes())
         builder = ReleaseBuilder(folder)
         for part in manifest.parts:
             builder.add(part.name, part.file, source=source / part.file, content=part.content)
-        builder.add(
-            "evaluation", assemble.EVALUATION, source=step.file("evaluate", assemble.EVALUATION), identity=False
-        )
-        return assemble.seal(
+        builder.add("evaluation", assemble.EVALUATION, source=evaluation, identity=False)
+        assemble.seal(
             builder,
             self.settings,
-            as_of=step.as_of,
+            as_of=manifest.as_of,
             tables=manifest.tables,
-            metrics=step.inputs["evaluate"].metrics,
+            metrics=metrics,
+            notes=manifest.notes,
         )
+        self.registry.releases.publish(folder)
+        self.registry.register(manifest.id, run_id=self.mlflow_run, log_model=lambda: self._log_models(manifest.id))
+        return manifest.id
 
     def _log_models(self, release_id: str) -> str:
         """The release as a pyfunc model, and each ranker in its native flavour. Returns the pyfunc model's URI."""
@@ -201,6 +248,35 @@ class ReleaseSteps(PeopleSteps):
                     tags=release_tags(release_id),
                 )
         return log_release_model(run_id=self.mlflow_run, release_folder=folder, code_file=_code_file())
+
+
+def _both(ours: _Answers, theirs: _Answers | None) -> tuple[Evaluation, Evaluation] | None:
+    return (ours.people, theirs.people) if ours.people and theirs and theirs.people else None
+
+
+def _lost_people(ours: _Answers, served: _Answers | None) -> list[str]:
+    return [_NOBODY] if served and served.people and not ours.people else []
+
+
+def _size(folder: Path) -> int:
+    return sum(part.bytes for part in read_manifest((folder / MANIFEST_FILE).read_bytes()).parts)
+
+
+def _checks(verdict: Verdict) -> list[dict[str, Any]]:
+    return [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in verdict.checks]
+
+
+def _write_report(file: Path, jobs: Evaluation, people: Evaluation | None) -> None:
+    report = jobs.to_dict() | ({"people": people.to_dict()} if people else {})
+    file.write_text(json.dumps(report, indent=1))
+
+
+def _metrics(jobs: Evaluation, people: Evaluation | None) -> dict[str, float]:
+    return (
+        mlflow_names(jobs.metrics())
+        | (mlflow_names(people_metrics(people)) if people else {})
+        | {"evaluation.p50_ms": jobs.latency(50), "evaluation.p99_ms": jobs.latency(99)}
+    )
 
 
 def evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

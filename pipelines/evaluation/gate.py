@@ -77,9 +77,37 @@ def judge_release(
         *([] if people is None else _people(*people, settings)),
         _latency(challenger, settings),
         _size(size_bytes, settings),
-        Check(name="schema", ok=not schema_errors, detail="; ".join(schema_errors) or "columns agree"),
+        _schema(schema_errors),
     ]
     return Verdict(checks=tuple(checks))
+
+
+def judge_refresh(
+    refreshed: Evaluation,
+    served: Evaluation,
+    *,
+    settings: GateSettings,
+    size_bytes: int,
+    people: tuple[Evaluation, Evaluation] | None = None,
+    schema_errors: Sequence[str] = (),
+) -> Verdict:
+    """The verdict on the served rankers over a new catalogue: they may not surely lose to themselves over the old one,
+    which they would where an ingest brought rubbish. Arguments as of `judge_release`."""
+    if served.targets != refreshed.targets:
+        raise InputError("champion and refreshed release evaluated on different targets", "the same targets")
+    ours, theirs = refreshed.systems[FUNNEL][MAIN_METRIC], served.systems[FUNNEL][MAIN_METRIC]
+    checks = [
+        _loss("against champion", refreshed.interval(ours - theirs), settings.max_quality_loss),
+        *([] if people is None else _people(*people, settings)),
+        _latency(refreshed, settings),
+        _size(size_bytes, settings),
+        _schema(schema_errors),
+    ]
+    return Verdict(checks=tuple(checks))
+
+
+def _schema(errors: Sequence[str]) -> Check:
+    return Check(name="schema", ok=not errors, detail="; ".join(errors) or "columns agree")
 
 
 def _enough_targets(challenger: Evaluation, settings: GateSettings) -> Check:

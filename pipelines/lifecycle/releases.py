@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from rolecall.pipelines.lifecycle.person import CANDIDATE, Person
 from rolecall.pipelines.lifecycle.table_stores import personal_tables
+from rolecall.pipelines.refresh import models_tables
 from rolecall.platform.errors import NotFoundError
 from rolecall.platform.file_tree import FileTree
 from rolecall.platform.forgotten import ForgottenPeople
@@ -46,7 +46,7 @@ class Releases:
 
 
 def learned_from(registry: Registry, store: TableStore, person: Person, *, marked: bool) -> list[str]:
-    """Published releases built from a table version that has the person.
+    """Published releases built from a table version that has the person, or whose rankers learned from one.
 
     A version that is gone cannot be asked. It counts as having had them, unless this person's releases were
     `marked` before it went.
@@ -63,8 +63,9 @@ def learned_from(registry: Registry, store: TableStore, person: Person, *, marke
 
     found = []
     for release_id in registry.releases.ids():
-        tables: Mapping[str, int] = registry.releases.manifest(release_id).tables
-        if any(had(name, tables[name]) for name in names if name in tables):
+        manifest = registry.releases.manifest(release_id)
+        read = (manifest.tables, models_tables(manifest))
+        if any(had(name, tables[name]) for tables in read for name in names if name in tables):
             found.append(release_id)
     return found
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rolecall.features.schema import JOBS
 from rolecall.pipelines.daily import run_daily
 from rolecall.pipelines.demo import fill_tables
+from rolecall.pipelines.refresh import models_tables
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import verify
 from rolecall.platform.tables import TableStore
+from rolecall.serving import parts
 
 from .conftest import AS_OF, World, small_market, small_settings
 
@@ -61,3 +65,26 @@ def test_later_rows_do_not_change_a_past_day(world: World, tmp_path: Path) -> No
     changed = [row | {"title": "renamed later"} for row in rows]
     store.upsert(JOBS, pa.Table.from_pylist(changed, schema=JOBS.columns))
     assert run_daily(settings, AS_OF).release_id == world.result.release_id
+
+
+def test_a_day_whose_rankers_are_refused_serves_the_champions_over_its_new_postings(
+    world: World, tmp_path: Path
+) -> None:
+    settings = world.copy(tmp_path / "home")
+    registry, first, store = Registry.from_settings(settings), world.result.release_id, TableStore(settings.tables_uri)
+    if registry.reconcile() is None:
+        registry.promote(first, expected=None, why="test", gated=False)
+    posting = store.read(JOBS).to_pylist()[0] | {"job_id": "new", "posted_at": AS_OF, "updated_at": AS_OF}
+    posting["expires_at"] = AS_OF + timedelta(days=30)
+    store.upsert(JOBS, pa.Table.from_pylist([posting], schema=JOBS.columns))
+    unreachable = settings.gate.model_copy(update={"min_targets": 10_000})
+
+    result = run_daily(settings.model_copy(update={"gate": unreachable}), AS_OF + timedelta(days=1))
+
+    assert (result.passed, result.promoted, registry.reconcile()) == (False, True, result.refreshed_id)
+    before, after = (registry.releases.fetch(name) for name in (first, result.refreshed_id))
+    assert all((before / file).read_bytes() == (after / file).read_bytes() for file in (parts.COARSE, parts.FINE))
+    assert "new" in pq.read_table(after / parts.JOBS)["job_id"].to_pylist()
+    manifest = registry.releases.manifest(result.refreshed_id)
+    assert models_tables(manifest) == registry.releases.manifest(first).tables != manifest.tables
+    assert registry.get(result.release_id).gate == "refused"

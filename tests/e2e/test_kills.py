@@ -30,6 +30,7 @@ STEPS = (
     "people",
     "people-rankers",
     "assemble",
+    "refresh",
     "evaluate",
     "release",
     "gate",

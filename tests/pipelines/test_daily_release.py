@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,9 +55,15 @@ def build(registry: Registry, tmp_path: Path) -> Build:
     return built
 
 
-def promote(settings: Settings, registry: Registry, release: str, as_of: datetime, champion: str | None) -> StepResult:
-    """The promote step of a run that judged `release` against `champion`."""
-    values = {"evaluate": {"champion": champion}, "release": {"release": release}, "gate": {"passed": True}}
+def promote(
+    settings: Settings, registry: Registry, release: str, as_of: datetime, champion: str | None, *, refreshed: str = ""
+) -> StepResult:
+    """The promote step of a run that judged `release` against `champion`; with `refreshed` the gate refused it."""
+    values: dict[str, dict[str, Any]] = {
+        "evaluate": {"champion": champion},
+        "release": {"release": release, "refreshed": refreshed},
+        "gate": {"passed": not refreshed},
+    }
     inputs = {
         name: StepRecord(name=name, folder=Path(), values=value, metrics={}, files={}, seconds=0.0)
         for name, value in values.items()
@@ -72,6 +79,16 @@ def test_a_better_release_of_a_later_day_becomes_champion(settings: Settings, re
     assert promote(settings, registry, first, DAY, None).values["promoted"]
     assert promote(settings, registry, second, DAY + timedelta(days=1), first).values["promoted"]
     assert registry.champion() == second
+
+
+def test_where_the_new_rankers_are_refused_the_refreshed_release_is_served(
+    settings: Settings, registry: Registry, build: Build
+) -> None:
+    first, refused, refreshed = build("first", DAY), build("refused", DAY), build("refreshed", DAY)
+    promote(settings, registry, first, DAY, None)
+    done = promote(settings, registry, refused, DAY + timedelta(days=1), first, refreshed=refreshed)
+    assert (done.values["promoted"], registry.champion()) == (True, refreshed)
+    assert "refused" in registry.promotions.history()[-1].why
 
 
 def test_a_backfilled_day_never_replaces_a_later_champion(settings: Settings, registry: Registry, build: Build) -> None:
