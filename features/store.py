@@ -119,6 +119,18 @@ class FeatureStore:
                 durable.materialize(start, as_of, feature_views=[view.name])
         return True
 
+    def write_consents(self, consents: pl.DataFrame) -> bool:
+        """Put rows of `candidate_consent` online at once, whatever their instants: the newest word of each candidate.
+
+        Returns False, and writes nothing, where nothing was materialised yet: then no release shows anybody.
+        """
+        with self._lock, _quiet(), _own_duckdb():
+            durable = self._durable()
+            if self._materialized_through(durable) is None:
+                return False
+            durable.write_to_online_store(CONSENT_VIEW.name, consents.to_pandas())
+        return True
+
     def online_candidates(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
         """Feature rows of the candidates, in order; a value past its view's ttl, or later than `at`, is None."""
         views = tuple(view for view in service_views("ranker_full") if view.entity == "candidate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,7 @@ def ingest(
     """Bring jobs, candidates, employers and events into the tables; refused rows are kept with their reasons."""
     from rolecall.features.mapping import load_mapping
     from rolecall.pipelines.ingest import ingest as bring_in
+    from rolecall.pipelines.materialize import publish_consents
     from rolecall.platform.forgotten import ForgottenPeople
     from rolecall.platform.ledger import open_ledger
     from rolecall.platform.tables import TableStore
@@ -59,6 +61,7 @@ def ingest(
             store,
             people=ForgottenPeople(open_ledger(settings.ledger_url)),
             progress=lambda name, rows: status.update(f"{name}: {rows:,} rows read"),
+            committed=partial(publish_consents, settings),
         )
     emit(report.as_dict(), json, lambda: console.print("\n".join(report.lines()), markup=False, soft_wrap=True))
 

@@ -31,6 +31,8 @@ from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.tables import TableSchema, TableStore
 
 Progress = Callable[[str, int], None]
+Committed = Callable[[TableSchema, pl.DataFrame], None]
+"""Told of each table the rows that were new or different, once they are in it."""
 SHOWN_REFUSALS = 1000
 _SOURCE = "__source"
 
@@ -110,12 +112,14 @@ def ingest(
     progress: Progress | None = None,
     chunk_rows: int = CHUNK_ROWS,
     at: datetime | None = None,
+    committed: Committed = lambda _schema, _rows: None,
 ) -> IngestReport:
     """Read `source` (a folder, or one file of it) through `mapping` into the tables of `store`.
 
     `people`: whose rows are passed over and counted; `at`: when a refused row is refused, default now;
-    `progress` is told (table, rows read) after each chunk. Raises InputError where nothing in `source` belongs to
-    the mapping, SchemaError where a file lacks mapped columns (with the first ten reasons; nothing is written).
+    `progress` is told (table, rows read) after each chunk, `committed` what was accepted. Raises InputError where
+    nothing in `source` belongs to the mapping, SchemaError where a file lacks mapped columns (with the first ten
+    reasons; nothing is written).
     """
     sections = plan(source, mapping)
     told = progress or (lambda _table, _rows: None)
@@ -123,7 +127,9 @@ def ingest(
     instant = at or datetime.now(UTC)
     return IngestReport(
         mapping=mapping.name,
-        tables=tuple(_ingest_section(section, mapping, store, door, told, chunk_rows, instant) for section in sections),
+        tables=tuple(
+            _ingest_section(section, mapping, store, door, told, chunk_rows, instant, committed) for section in sections
+        ),
     )
 
 
@@ -135,11 +141,14 @@ def _ingest_section(
     progress: Progress,
     chunk_rows: int,
     at: datetime,
+    committed: Committed,
 ) -> TableReport:
     schema = section.spec.schema_
     prepared = _prepare(section, mapping, door, progress, chunk_rows)
     fresh = _unsettled(store, schema, prepared.rows)
-    result = store.upsert(schema, as_table(schema, fresh))
+    rows = as_table(schema, fresh)
+    result = store.upsert(schema, rows)
+    committed(schema, pl.DataFrame(rows))
     keep(store, [(file.label, schema.name) for file in section.files], prepared.refused, at=at)
     accepted = int(fresh[MEMBERS].sum())
     return TableReport(

@@ -18,7 +18,7 @@ from rolecall.features.activity import (
     employer_rating,
     job_activity,
 )
-from rolecall.features.schema import EMPLOYERS, EVENTS
+from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import SNAPSHOT_TTL, VIEWS
 from rolecall.pipelines.profiles import consents_after, profiles_as_of
@@ -99,3 +99,9 @@ def materialize(
     sources["candidate_consent"] = with_later(sources["candidate_consent"], candidate_consent(later))
     rows = write_sources(sources, folder)
     return MaterializeReport(rows=rows, online=feature_store(settings, folder).materialize(as_of))
+
+
+def publish_consents(settings: Settings, schema: TableSchema, rows: pl.DataFrame) -> None:
+    """What candidates allow from now on, obeyed without waiting for the next daily run: `ingest`'s `committed`."""
+    if schema.name == CANDIDATES.name and rows.height:
+        feature_store(settings).write_consents(candidate_consent(rows))

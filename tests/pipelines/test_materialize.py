@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 
+from rolecall.features.mapping import load_mapping
 from rolecall.features.schema import CANDIDATES, EVENTS
-from rolecall.pipelines.materialize import feature_sources, materialize, read_as_of
+from rolecall.pipelines.ingest import ingest
+from rolecall.pipelines.materialize import (
+    feature_sources,
+    feature_store,
+    materialize,
+    publish_consents,
+    read_as_of,
+)
+from rolecall.platform.tables import TableStore
 
 if TYPE_CHECKING:
     from conftest import World
@@ -47,3 +59,23 @@ def test_a_past_days_run_gives_that_days_rows_and_leaves_the_online_store_alone(
         world.events, world.candidates, world.employers, settings=world.settings, as_of=world.as_of
     )["candidate_history"]
     assert report.rows["candidate_history"] == (whole["event_timestamp"] <= past).sum()
+
+
+def test_a_consent_taken_back_is_obeyed_once_it_is_ingested(world: World, tmp_path: Path) -> None:
+    settings = world.settings.model_copy(update={"home": tmp_path / "home"})
+    tables, before = TableStore(settings.tables_uri), world.as_of - timedelta(days=3)
+    someone = world.candidates.head(1).with_columns(consent=pl.lit(True), updated_at=pl.lit(before))
+    name = someone["candidate_id"][0]
+
+    def agreed() -> object:
+        return feature_store(settings).online_consent([name], at=world.as_of)[0]["consent"]
+
+    publish_consents(settings, CANDIDATES, someone)
+    assert agreed() is None, "no release shows anybody yet"
+    tables.upsert(CANDIDATES, someone.to_arrow().cast(CANDIDATES.columns))
+    materialize(tables, {"candidates": 0}, as_of=world.as_of, settings=settings, folder=tmp_path / "views")
+    assert agreed() == 1.0
+    row = {"candidate_id": name, "consent": False, "updated_at": (before + timedelta(days=1)).isoformat()}
+    (tmp_path / "candidates.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    ingest(tmp_path / "candidates.jsonl", load_mapping("native"), tables, committed=partial(publish_consents, settings))
+    assert agreed() == 0.0
