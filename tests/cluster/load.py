@@ -1,4 +1,9 @@
-"""Clients that never stop asking, and what each of them saw."""
+"""Clients that never stop asking, and what each of them saw.
+
+A connection that closes without an answer is asked again, once: a proxy whose server was reset in the middle of a
+request closes a kept-alive connection silently, for the client to repeat what may be repeated (RFC 9112, section
+9.3.1). Everything here may be: recommendations change nothing, an event counts once however often its id is posted.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,10 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One request: when it was sent and answered (monotonic seconds), and what came back; `status` 0: nothing did."""
+    """One request: when it was sent and answered (monotonic seconds), and what came back; `status` 0: nothing did.
+
+    `repeated`: it was asked twice, since the first connection closed without an answer.
+    """
 
     sent: float
     ended: float
@@ -29,6 +37,7 @@ class Seen:
     problem: str = ""
     event_id: str = ""
     release_id: str = ""
+    repeated: bool = False
 
     @property
     def answered(self) -> bool:
@@ -88,9 +97,13 @@ class Load:
         person = self.people[number % len(self.people)]
         event_id = "" if number % 3 else f"load-{number}"
         path, body = ("/v1/events", event(event_id, person)) if event_id else recommendation(person)
-        sent = time.monotonic()
+        sent, repeated = time.monotonic(), False
         try:
-            answer = client.post(path, json=body)
+            try:
+                answer = client.post(path, json=body)
+            except httpx.RemoteProtocolError:
+                repeated = True
+                answer = client.post(path, json=body)
         except httpx.TransportError as error:
             status, headers, problem, release_id = 0, {}, repr(error), ""
         else:
@@ -106,6 +119,7 @@ class Load:
             problem=problem,
             event_id=event_id,
             release_id=release_id,
+            repeated=repeated,
         )
 
 

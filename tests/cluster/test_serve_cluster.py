@@ -152,6 +152,7 @@ def test_killing_a_raylet_under_load_fails_no_request_and_loses_no_event(
     report = {
         "requests": len(load.seen),
         "after the kill": dict(load.statuses(killed)),
+        "asked again": sum(seen.repeated for seen in load.seen),
         "longest silence, s": round(load.longest_silence(killed), 2),
         "slowest answer, s": round(max(seen.ended - seen.sent for seen in load.seen), 2),
         "noticed after, s": round(noticed, 1),
