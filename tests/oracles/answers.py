@@ -165,14 +165,13 @@ def ask_obp(problem: Json) -> Json:
     model = np.array(problem["model"])[:, :, None]
     weighted = {
         "ips": ope.InverseProbabilityWeighting(),
-        "ips_clipped@3": ope.InverseProbabilityWeighting(lambda_=3.0),
         "snips": ope.SelfNormalizedInverseProbabilityWeighting(),
     }
     modelled = {
         "dr": ope.DoublyRobust(),
         "sndr": ope.SelfNormalizedDoublyRobust(),
-        "switch_dr@1": ope.SwitchDoublyRobust(lambda_=1.0),
-        "switch_dr@3": ope.SwitchDoublyRobust(lambda_=3.0),
+        "switch_dr@1": ope.SwitchDoublyRobust(tau=1.0),
+        "switch_dr@3": ope.SwitchDoublyRobust(tau=3.0),
         "dr_shrinkage@2": ope.DoublyRobustWithShrinkage(lambda_=2.0),
     }
     found = {name: float(one.estimate_policy_value(pscore=pscore, **given)) for name, one in weighted.items()}

@@ -23,7 +23,7 @@ from rolecall.pipelines.evaluation.exposure import (
 
 COUNTS = st.lists(st.integers(0, 50), min_size=1, max_size=40)
 EVERY = Popularity(counts=np.array([9.0, 5.0, 1.0, 0.0, 0.0]), live=np.ones(5, np.bool_))
-NONE = np.zeros(5, np.bool_)
+NONE = np.zeros(2, np.bool_)
 
 
 def vectors(seed: int, rows: int) -> JobVectors:
