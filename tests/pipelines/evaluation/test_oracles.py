@@ -81,9 +81,7 @@ def popularity(earlier: list[list[int]]) -> Popularity:
 
 
 LISTS = [np.array(listed[:K]) for listed in INPUTS["lists"]]
-RELEVANT = [
-    np.isin(rows, [int(item) for item in gains]) for rows, gains in zip(LISTS, INPUTS["gains"], strict=True)
-]
+RELEVANT = [np.isin(rows, [int(item) for item in gains]) for rows, gains in zip(LISTS, INPUTS["gains"], strict=True)]
 
 
 def test_rectools_agrees_about_coverage() -> None:
