@@ -67,6 +67,10 @@ BASELINES: Mapping[str, Callable[[Question], Scores]] = {
 }
 
 
+NOISE: Mapping[str, float] = {"tfidf": 2e-6, "dense": 2e-6}
+"""Scores that differ by no more are ties: what a float32 sum of products leaves open. A matrix product may round a row
+by where it stands, so two postings of one text would be told apart by nothing but their place in the catalogue."""
+
 OTHERS_BEHAVIOUR = frozenset({"popularity"})
 """Baselines that use what other candidates did: no yardstick for a ranker that may not."""
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +18,20 @@ import numpy.typing as npt
 from rolecall.features.catalogue import Catalogue
 from rolecall.features.context import CandidateContext
 from rolecall.features.store import FeatureStore
-from rolecall.pipelines.evaluation.baselines import BASELINES, Columns, Question, fair_baselines
-from rolecall.pipelines.evaluation.metrics import METRICS, Array, Interval, bootstrap, ranks_of
+from rolecall.pipelines.evaluation.baselines import BASELINES, NOISE, Columns, Question, fair_baselines
+from rolecall.pipelines.evaluation.exposure import Popularity, Shown, catalogue_metrics
+from rolecall.pipelines.evaluation.impressions import ImpressionQuality, ImpressionRequest, judge_impressions
+from rolecall.pipelines.evaluation.metrics import APPLIED, METRICS, Array, Interval, best_rows, bootstrap, ranks_of
 from rolecall.pipelines.evaluation.people_targets import PeopleTarget
+from rolecall.pipelines.evaluation.slices import candidate_slices, job_slices, reported
 from rolecall.pipelines.evaluation.targets import Target, instants
 from rolecall.pipelines.training_set import job_columns_at, read_contexts
 from rolecall.serving.funnel import Funnel, SnapshotJobFeatures
 
 FUNNEL = "funnel"
 MAIN_METRIC = "ndcg@10"
-_LARGEST = 5
-"""Values of a slice that are reported: the most frequent ones."""
+LISTED = 20
+"""Jobs of each target's list that are kept."""
 
 Values = npt.NDArray[np.float64]
 """One number a target; NaN where it does not apply."""
@@ -39,8 +41,13 @@ Values = npt.NDArray[np.float64]
 class Evaluation:
     """Per-target values of every system, and what follows from them. Equal releases give equal `to_dict`.
 
-    `systems`: system to metric to values; `stages`: recall of each stage; `slices`: "slice=value" to values of the
-    main metric; `milliseconds`: what the funnel took for each target (not in `to_dict`: it differs every time).
+    `systems`: system to metric to values; `stages`: recall of each stage; `slices`: "kind=value" to values of the
+    main metric (`slices.py` says which); `milliseconds`: what the funnel took for each target (not in `to_dict`: it
+    differs every time).
+    `reachable`: share of a target's relevant jobs that the release holds and that were live at the instant: more than
+    that no system can find. `lists`: by system the first LISTED ids of each target, best first, ties by id;
+    `catalogue`: by system what the lists do to the catalogue (`exposure.py`); `impressions`: None where none were
+    logged, or the judge was given none.
     """
 
     targets: tuple[Target, ...] | tuple[PeopleTarget, ...]
@@ -48,6 +55,10 @@ class Evaluation:
     stages: Mapping[str, Values]
     slices: Mapping[str, Values]
     milliseconds: Values
+    reachable: Values = field(default_factory=lambda: np.zeros(0))
+    lists: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    catalogue: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    impressions: ImpressionQuality | None = None
     rounds: int = 1000
     seed: int = 7
 
@@ -63,12 +74,13 @@ class Evaluation:
         return float(np.percentile(self.milliseconds, percentile)) if len(self.milliseconds) else float("nan")
 
     def metrics(self) -> dict[str, float]:
-        """Means for the manifest and MLflow."""
-        means = {f"{name}": self.interval(v).mean for name, v in self.systems[FUNNEL].items()}
-        means |= {f"stage_{name}": self.interval(v).mean for name, v in self.stages.items()}
-        for name in self.systems:
-            if name != FUNNEL:
-                means[f"{name}_{MAIN_METRIC}"] = self.interval(self.systems[name][MAIN_METRIC]).mean
+        """Means for the manifest and MLflow: of the funnel, its stages, its lists and its probabilities."""
+        means = {name: _mean(values) for name, values in self.systems[FUNNEL].items()}
+        means |= {f"stage_{name}": _mean(values) for name, values in self.stages.items()}
+        means |= {f"{name}_{MAIN_METRIC}": _mean(t[MAIN_METRIC]) for name, t in self.systems.items() if name != FUNNEL}
+        means |= {"reachable": _mean(self.reachable)} | dict(self.catalogue.get(FUNNEL, {}))
+        if self.impressions is not None:
+            means |= self.impressions.metrics()
         return {name: value for name, value in means.items() if np.isfinite(value)} | {"targets": len(self.targets)}
 
     def to_dict(self) -> dict[str, object]:
@@ -82,15 +94,28 @@ class Evaluation:
             "differences": {name: _json(self.difference(name)) for name in self.systems if name != FUNNEL},
             "stages": {name: _json(self.interval(values)) for name, values in self.stages.items()},
             "slices": {name: _json(self.interval(values)) for name, values in self.slices.items()},
+            "reachable": _json(self.interval(self.reachable)),
+            "catalogue": {system: _finite(table) for system, table in self.catalogue.items()},
+            "impressions": None if self.impressions is None else self.impressions.to_dict(),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Day:
+    """What is known of all jobs at a midnight: feature-view columns, and how popular each is."""
+
+    columns: Columns
+    popularity: Popularity
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """What one target got: ranks of its relevant jobs by system, and stage by stage."""
+    """What one target got: by system the ranks of its relevant jobs and its list; stage by stage; its slices."""
 
     ranks: Mapping[str, Array]
+    shown: Mapping[str, Shown]
     stages: Mapping[str, float]
+    reachable: float
     slices: tuple[str, ...]
     job_slices: Mapping[str, npt.NDArray[np.bool_]]
     milliseconds: float
@@ -98,20 +123,42 @@ class _Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Puts one set of targets to any number of releases: what a challenger and a champion are compared on."""
+    """Puts one set of targets to any number of releases: what a challenger and a champion are compared on.
+
+    `impressions`: what was shown, and what came of it, as `impression_contexts` were known then.
+    """
 
     targets: tuple[Target, ...]
     contexts: tuple[CandidateContext, ...]
     store: FeatureStore
+    impressions: tuple[ImpressionRequest, ...] = ()
+    impression_contexts: tuple[CandidateContext, ...] = ()
     rounds: int = 1000
     seed: int = 7
     clock: Callable[[], float] = field(default=time.perf_counter)
 
     @classmethod
-    def prepare(cls, targets: Sequence[Target], store: FeatureStore, *, rounds: int = 1000, seed: int = 7) -> Judge:
-        """Reads every target's candidate as known strictly before its instant."""
+    def prepare(
+        cls,
+        targets: Sequence[Target],
+        store: FeatureStore,
+        *,
+        impressions: Sequence[ImpressionRequest] = (),
+        rounds: int = 1000,
+        seed: int = 7,
+    ) -> Judge:
+        """Reads every candidate as known strictly before the instant of the target, and of what they were shown."""
         contexts = read_contexts(store, instants(targets), "ranker_full")
-        return cls(targets=tuple(targets), contexts=tuple(contexts), store=store, rounds=rounds, seed=seed)
+        shown = read_contexts(store, [(one.candidate_id, one.at) for one in impressions], "ranker_full")
+        return cls(
+            targets=tuple(targets),
+            contexts=tuple(contexts),
+            store=store,
+            impressions=tuple(impressions),
+            impression_contexts=tuple(shown),
+            rounds=rounds,
+            seed=seed,
+        )
 
     def evaluate(
         self,
@@ -122,32 +169,42 @@ class Judge:
     ) -> Evaluation:
         """The funnel's and the baselines' values on every target. Default: `fair_baselines` of the fine ranker."""
         baselines = fair_baselines(funnel.fine.columns) if baselines is None else baselines
+        days = self._days(funnel.catalogue)
         answers: list[_Answer] = []
-        for done, answer in enumerate(self._answers(funnel, baselines), start=1):
+        for done, answer in enumerate(self._answers(funnel, baselines, days), start=1):
             answers.append(answer)
             progress(done, len(self.targets))
         gains = [np.array(target.labels, np.float64) for target in self.targets]
-        systems = {
-            system: rank_values([answer.ranks[system] for answer in answers], gains) for system in (FUNNEL, *baselines)
-        }
+        systems = (FUNNEL, *baselines)
+        shown = {system: [answer.shown[system] for answer in answers] for system in systems}
+        ids = funnel.catalogue.job_ids
         return Evaluation(
             targets=self.targets,
-            systems=systems,
+            systems={system: rank_values([answer.ranks[system] for answer in answers], gains) for system in systems},
             stages=_by_stage(answers),
             slices=_by_slice(answers, gains),
             milliseconds=np.array([answer.milliseconds for answer in answers], np.float64),
+            reachable=np.array([answer.reachable for answer in answers], np.float64),
+            lists={name: tuple(tuple(ids[row] for row in one.rows) for one in some) for name, some in shown.items()},
+            catalogue={name: catalogue_metrics(some, funnel.pairs.vectors) for name, some in shown.items()},
+            impressions=judge_impressions(self._impressions(funnel, days)),
             rounds=self.rounds,
             seed=self.seed,
         )
 
-    def _answers(self, funnel: Funnel, baselines: Sequence[str]) -> Iterator[_Answer]:
-        days = self._day_columns(funnel.catalogue)
+    def _answers(self, funnel: Funnel, baselines: Sequence[str], days: Mapping[datetime, _Day]) -> Iterator[_Answer]:
         for target, context in zip(self.targets, self.contexts, strict=True):
-            columns = days[_midnight(target.at)]
-            yield self._answer(_with_job_features(funnel, columns), target, context, columns, baselines)
+            day = days[_midnight(target.at)]
+            yield self._answer(_with_job_features(funnel, day.columns), target, context, day, baselines)
+
+    def _impressions(
+        self, funnel: Funnel, days: Mapping[datetime, _Day]
+    ) -> Iterator[tuple[Funnel, ImpressionRequest, CandidateContext]]:
+        for request, context in zip(self.impressions, self.impression_contexts, strict=True):
+            yield _with_job_features(funnel, days[_midnight(request.at)].columns), request, context
 
     def _answer(
-        self, funnel: Funnel, target: Target, context: CandidateContext, columns: Columns, baselines: Sequence[str]
+        self, funnel: Funnel, target: Target, context: CandidateContext, day: _Day, baselines: Sequence[str]
     ) -> _Answer:
         catalogue = funnel.catalogue
         prepared = funnel.prepare(context)
@@ -156,33 +213,37 @@ class Judge:
         kept = funnel.cut(prepared, retrieved.rows, at=target.at)
         ranked = funnel.rank(prepared, kept, at=target.at)
         took = (self.clock() - begun) * 1e3
-        scores = np.full(len(catalogue), -np.inf)
-        scores[ranked.rows] = ranked.scores
-        rows = [catalogue.row_of(job_id) for job_id in target.job_ids]
-        hidden = catalogue.rows_of(context.history)
-        ranks = {FUNNEL: _ranks(scores, rows, hidden)}
-        question = Question(pairs=funnel.pairs, prepared=prepared, at=target.at, job_columns=columns)
-        dead = ~catalogue.live(question.rows, target.at.timestamp() * 1e6)
-        for name in baselines:
-            ranks[name] = _ranks(np.where(dead, -np.inf, BASELINES[name](question)), rows, hidden)
-        found = np.array([row if row is not None else -1 for row in rows], np.int32)
+        found = _rows(catalogue, target.job_ids)
+        question = Question(pairs=funnel.pairs, prepared=prepared, at=target.at, job_columns=day.columns)
+        at_us = target.at.timestamp() * 1e6
+        live = catalogue.live(question.rows, at_us)
+        allowed = live.copy()
+        allowed[catalogue.rows_of(context.history)] = False
+        scores = {FUNNEL: np.full(len(catalogue), -np.inf)} | {name: BASELINES[name](question) for name in baselines}
+        scores[FUNNEL][ranked.rows] = ranked.scores
+        scores = {name: np.where(allowed, values, -np.inf) for name, values in scores.items()}
         return _Answer(
-            ranks=ranks,
+            ranks={name: _ranks(values, found, NOISE.get(name, 0.0)) for name, values in scores.items()},
+            shown={name: _shown(values, found, target, day, NOISE.get(name, 0.0)) for name, values in scores.items()},
             stages={
                 f"recall@{funnel.recall_limit}": float(np.isin(found, retrieved.rows).mean()),
                 f"coarse_recall@{funnel.coarse_limit}": float(np.isin(found, kept).mean()),
             },
-            slices=_candidate_slices(context, len(prepared.history)),
-            job_slices=_job_slices(catalogue, found, columns),
+            reachable=float(np.mean((found >= 0) & live[found])),
+            slices=candidate_slices(context, len(prepared.history)),
+            job_slices=job_slices(catalogue, found, day.columns, at_us=at_us),
             milliseconds=took,
         )
 
-    def _day_columns(self, catalogue: Catalogue) -> dict[datetime, Columns]:
-        """Feature-view columns of all jobs as of each midnight that a target asks about."""
+    def _days(self, catalogue: Catalogue) -> dict[datetime, _Day]:
+        """Of each midnight that a target, or something shown, asks about."""
         rows = np.arange(len(catalogue), dtype=np.int32)
-        days = sorted({_midnight(target.at) for target in self.targets})
-        read = {day: job_columns_at(self.store, catalogue, rows, [day] * len(rows), "ranker_full") for day in days}
-        return dict(read)
+        asked = [target.at for target in self.targets] + [request.at for request in self.impressions]
+        days = {}
+        for day in sorted({_midnight(at) for at in asked}):
+            columns = job_columns_at(self.store, catalogue, rows, [day] * len(rows), "ranker_full")
+            days[day] = _Day(columns=columns, popularity=_popularity(catalogue, columns, day))
+        return days
 
 
 def rank_values(ranks: Sequence[Array], gains: Sequence[Values]) -> dict[str, Values]:
@@ -204,33 +265,32 @@ def _with_job_features(funnel: Funnel, columns: Columns) -> Funnel:
     return past
 
 
-def _ranks(scores: Values, rows: Sequence[int | None], hidden: npt.NDArray[np.int32]) -> Array:
-    """Ranks of the relevant rows with the history masked; a job the catalogue does not hold is missed."""
-    scores = scores.copy()
-    scores[hidden] = -np.inf
-    known = np.array([row for row in rows if row is not None], np.int64)
+def _rows(catalogue: Catalogue, job_ids: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Rows of jobs, -1 for one that the catalogue does not hold."""
+    rows = [catalogue.row_of(job_id) for job_id in job_ids]
+    return np.array([-1 if row is None else row for row in rows], np.int32)
+
+
+def _ranks(scores: Array, rows: npt.NDArray[np.int32], noise: float) -> Array:
+    """Ranks of the relevant rows; a job the catalogue does not hold is missed."""
     ranks = np.full(len(rows), np.inf)
-    ranks[[place for place, row in enumerate(rows) if row is not None]] = ranks_of(scores, known)
+    ranks[rows >= 0] = ranks_of(scores, rows[rows >= 0], tolerance=noise)
     return ranks
 
 
-def _candidate_slices(context: CandidateContext, history: int) -> tuple[str, ...]:
-    length = "none" if not history else "1-4" if history < 5 else "5+"
-    return (f"history={length}", f"place={context.country or context.region or 'unknown'}")
+def _shown(scores: Array, found: npt.NDArray[np.int32], target: Target, day: _Day, noise: float) -> Shown:
+    """The list that such scores make."""
+    rows = best_rows(scores, LISTED, tolerance=noise)
+    applied = found[np.array(target.labels) >= APPLIED]
+    return Shown(rows=rows, relevant=np.isin(rows, found), applied=np.isin(rows, applied), popularity=day.popularity)
 
 
-def _job_slices(
-    catalogue: Catalogue, rows: npt.NDArray[np.int32], columns: Columns
-) -> dict[str, npt.NDArray[np.bool_]]:
-    """Slices of relevant jobs: those nobody had engaged with, and each top category."""
-    seen = columns.get("job_engagements_30d", np.full(len(catalogue), np.nan, np.float32))
-    cold = ~(np.nan_to_num(seen[rows]) > 0) & (rows >= 0)
-    slices = {"job=cold": cold, "job=warm": ~cold & (rows >= 0)}
-    for code in {int(code) for code in catalogue.category_root.codes[rows[rows >= 0]]} - {-1}:
-        slices[f"category={catalogue.category_root.names[code]}"] = (catalogue.category_root.codes[rows] == code) & (
-            rows >= 0
-        )
-    return slices
+def _popularity(catalogue: Catalogue, columns: Columns, day: datetime) -> Popularity:
+    """Engagements in the 30 days before; live are jobs that were at some time of the day."""
+    counts = columns.get("job_engagements_30d", np.full(len(catalogue), np.nan, np.float32))
+    begun, ended = day.timestamp() * 1e6, (day + timedelta(days=1)).timestamp() * 1e6
+    live = ~(catalogue.posted >= ended) & ~(catalogue.expires <= begun)
+    return Popularity(counts=np.nan_to_num(counts.astype(np.float64), nan=0.0), live=live)
 
 
 def _by_stage(answers: Sequence[_Answer]) -> dict[str, Values]:
@@ -239,15 +299,8 @@ def _by_stage(answers: Sequence[_Answer]) -> dict[str, Values]:
 
 
 def _by_slice(answers: Sequence[_Answer], gains: Sequence[Values]) -> dict[str, Values]:
-    """Main-metric values of each reported slice: the most frequent values of each."""
-    counts: Counter[str] = Counter()
-    for answer in answers:
-        counts.update(answer.slices)
-        counts.update(name for name, mask in answer.job_slices.items() if mask.any())
-    reported: dict[str, list[str]] = {}
-    for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        reported.setdefault(name.partition("=")[0], []).append(name)
-    names = sorted(name for kind in reported.values() for name in kind[:_LARGEST])
+    """Main-metric values of each reported slice."""
+    names = reported([(*answer.slices, *answer.job_slices) for answer in answers])
     return {
         name: np.array([_slice_value(a, g, name) for a, g in zip(answers, gains, strict=True)], np.float64)
         for name in names
@@ -259,8 +312,17 @@ def _slice_value(answer: _Answer, gains: Values, name: str) -> float:
     if name in answer.slices:
         return METRICS[MAIN_METRIC](ranks, gains)
     mask = answer.job_slices.get(name)
-    return float("nan") if mask is None or not mask.any() else METRICS[MAIN_METRIC](ranks[mask], gains[mask])
+    return float("nan") if mask is None else METRICS[MAIN_METRIC](ranks[mask], gains[mask])
 
 
 def _json(interval: Interval) -> dict[str, float | None]:
     return {name: value if np.isfinite(value) else None for name, value in interval.to_dict().items()}
+
+
+def _mean(values: Values) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _finite(table: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if np.isfinite(value) else None for name, value in table.items()}

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rolecall.features.people_pairs import PreparedJob
-from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation, rank_values
-from rolecall.pipelines.evaluation.metrics import Array, ranks_of
+from rolecall.pipelines.evaluation.judge import FUNNEL, LISTED, Evaluation, rank_values
+from rolecall.pipelines.evaluation.metrics import Array, best_rows, ranks_of
 from rolecall.pipelines.evaluation.people_targets import PeopleTarget
 from rolecall.serving.people_funnel import PeopleFunnel
 
@@ -30,6 +30,7 @@ PREFIX = "people."
 @dataclass(frozen=True, kw_only=True)
 class _Reply:
     ranks: Mapping[str, Array]
+    lists: Mapping[str, tuple[str, ...]]
     stages: Mapping[str, float]
     milliseconds: float
 
@@ -57,12 +58,11 @@ class PeopleJudge:
             progress(done, len(self.targets))
         gains = [np.array(target.labels, np.float64) for target in self.targets]
         names = (f"recall@{funnel.recall_limit}", f"coarse_recall@{funnel.coarse_limit}") if replies else ()
+        systems = (FUNNEL, *baselines)
         return Evaluation(
             targets=self.targets,
-            systems={
-                system: rank_values([reply.ranks[system] for reply in replies], gains)
-                for system in (FUNNEL, *baselines)
-            },
+            systems={system: rank_values([reply.ranks[system] for reply in replies], gains) for system in systems},
+            lists={system: tuple(reply.lists[system] for reply in replies) for system in systems},
             stages={name: np.array([reply.stages[name] for reply in replies], np.float64) for name in names},
             slices={},
             milliseconds=np.array([reply.milliseconds for reply in replies], np.float64),
@@ -76,7 +76,12 @@ class PeopleJudge:
         stages = (f"recall@{funnel.recall_limit}", f"coarse_recall@{funnel.coarse_limit}")
         if question is None:
             missed = np.full(count, np.inf)
-            return _Reply(ranks=dict.fromkeys(systems, missed), stages=dict.fromkeys(stages, 0.0), milliseconds=0.0)
+            return _Reply(
+                ranks=dict.fromkeys(systems, missed),
+                lists=dict.fromkeys(systems, ()),
+                stages=dict.fromkeys(stages, 0.0),
+                milliseconds=0.0,
+            )
         begun = self.clock()
         prepared = funnel.prepare(question)
         retrieved = funnel.retrieve(prepared, at=target.at)
@@ -90,6 +95,7 @@ class PeopleJudge:
         rows = np.array([-1 if row is None else row for row in found], np.int32)
         return _Reply(
             ranks={name: _ranks(values, rows) for name, values in scores.items()},
+            lists={name: _listed(funnel, values) for name, values in scores.items()},
             stages={
                 stages[0]: float(np.isin(rows, retrieved.rows).mean()),
                 stages[1]: float(np.isin(rows, kept).mean()),
@@ -109,6 +115,10 @@ def _baseline(funnel: PeopleFunnel, prepared: PreparedJob, target: PeopleTarget,
     scores = -np.nan_to_num(column, nan=1e9) if name == "recency" else np.nan_to_num(column, nan=0.0)
     visible = funnel.policy.visible(prepared.question, target.at.timestamp() * 1e6)
     return np.where(visible, scores, -np.inf)
+
+
+def _listed(funnel: PeopleFunnel, scores: Values) -> tuple[str, ...]:
+    return tuple(funnel.pairs.people.candidate_ids[row] for row in best_rows(scores, LISTED))
 
 
 def _ranks(scores: Values, rows: npt.NDArray[np.int32]) -> Array:

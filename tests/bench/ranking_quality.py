@@ -1,8 +1,8 @@
 """Next-click ranking on real job views, through a release's own retrieval and rankers, beside TF-IDF.
 
-Protocol: first view of each (applicant, job), ordered by applicant and start; an applicant's last job is the target,
-the earlier ones the history; all jobs are ranked with the history masked, ties count half. The release is built with
-the feature service `ranker_content`: nothing in it knows what other applicants viewed, and its leak audit runs.
+Protocol: `rolecall.pipelines.evaluation.sessions`: of an applicant's first views of distinct jobs the last is the
+target, the earlier ones the history; all jobs are ranked with the history masked, ties count half. The release is built
+with the feature service `ranker_content`: nothing in it knows what other applicants viewed, and its leak audit runs.
 
 Targets are cut into blocks by time. A block is answered by a release trained on views before the block's first target
 alone; the first block, before which there is too little to learn from, by retrieval without a ranker. Retrieval gives
@@ -18,7 +18,6 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from rolecall.features.schema import EVENTS, TABLES
 from rolecall.pipelines.assemble import RELEASE_FOLDER
 from rolecall.pipelines.daily import assembly_plan
 from rolecall.pipelines.evaluation.metrics import bootstrap, ndcg_at, ranks_of
+from rolecall.pipelines.evaluation.sessions import Session, block_starts, collect_sessions
 from rolecall.pipelines.ingest import ingest
 from rolecall.pipelines.materialize import feature_store, materialize
 from rolecall.pipelines.people_steps import PeopleSteps
@@ -54,34 +54,7 @@ BASELINES = {
 state), and the strongest one we found (no company, the state twice)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """An applicant, the instant of the last view, the job viewed, and the jobs viewed before."""
-
-    candidate_id: str
-    at: datetime
-    job_id: str
-    history: tuple[str, ...]
-
-
-def read_targets(views: pd.DataFrame) -> list[Target]:
-    """The protocol's targets, in order of time."""
-    views = views.assign(at=pd.to_datetime(views["View.Start"], utc=True, format="%Y-%m-%d %H:%M:%S UTC"))
-    views = views.sort_values(["Applicant.ID", "at"], kind="stable").drop_duplicates(["Applicant.ID", "Job.ID"])
-    targets = [
-        Target(
-            candidate_id=str(applicant),
-            at=rows["at"].iloc[-1].to_pydatetime(),
-            job_id=str(rows["Job.ID"].iloc[-1]),
-            history=tuple(rows["Job.ID"].iloc[:-1]),
-        )
-        for applicant, rows in views.groupby("Applicant.ID", sort=True)
-        if len(rows) > 1
-    ]
-    return sorted(targets, key=lambda target: (target.at, target.candidate_id))
-
-
-def tfidf_ranks(views: pd.DataFrame, targets: Sequence[Target], columns: Sequence[str]) -> np.ndarray:
+def tfidf_ranks(views: pd.DataFrame, targets: Sequence[Session], columns: Sequence[str]) -> np.ndarray:
     """The baseline: sublinear TF-IDF of 1-2-grams, cosine to the mean of the history."""
     jobs = views.drop_duplicates("Job.ID")
     row = {job: place for place, job in enumerate(jobs["Job.ID"])}
@@ -94,13 +67,6 @@ def tfidf_ranks(views: pd.DataFrame, targets: Sequence[Target], columns: Sequenc
         scores[seen] = -np.inf
         ranks.append(ranks_of(scores, np.array([row[target.job_id]]))[0])
     return np.array(ranks)
-
-
-def block_starts(targets: Sequence[Target], pairs: Sequence[datetime], blocks: int) -> list[int]:
-    """Index of the first target of each block; the first block ends once there is enough to learn from."""
-    enough = sorted(pairs)[ENOUGH_PAIRS] + timedelta(days=1)
-    first = next(place for place, target in enumerate(targets) if target.at >= enough)
-    return [0, *(int(i) for i in np.linspace(first, len(targets), blocks)[:-1])]
 
 
 def settings_for(home: Path) -> Settings:
@@ -127,13 +93,13 @@ def build(settings: Settings, as_of: datetime) -> Path:
     return records["assemble"].folder / RELEASE_FOLDER
 
 
-def learned_until(target: Target) -> datetime:
+def learned_until(target: Session) -> datetime:
     """The instant whose run learns from everything before the target: a run holds out its last day."""
     return target.at + timedelta(days=1)
 
 
 def block_ranks(
-    funnel: Funnel, targets: Sequence[Target], contexts: Sequence[CandidateContext], *, learned: bool
+    funnel: Funnel, targets: Sequence[Session], contexts: Sequence[CandidateContext], *, learned: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks of a block's targets, and whether retrieval found each."""
     ranks, found = [], []
@@ -153,7 +119,7 @@ def block_ranks(
     return np.array(ranks), np.array(found)
 
 
-def contexts_of(settings: Settings, targets: Sequence[Target], folder: Path) -> list[CandidateContext]:
+def contexts_of(settings: Settings, targets: Sequence[Session], folder: Path) -> list[CandidateContext]:
     """Every applicant as known strictly before the target, through Feast."""
     end = targets[-1].at + timedelta(days=1)
     tables = TableStore(settings.tables_uri)
@@ -168,11 +134,9 @@ def run(data: Path, home: Path, blocks: int) -> dict[str, float]:
     for line in ingest(data / "sjr", load_mapping("sjr"), TableStore(settings.tables_uri)).lines(refusals=0):
         print(line)
     views = pd.read_csv(data / "sjr" / "Job_Views.csv", dtype=str, keep_default_na=False, na_values=["NA"]).fillna("")
-    targets = read_targets(views)
-    instants = [
-        row["occurred_at"] for row in TableStore(settings.tables_uri).read(EVENTS, columns=["occurred_at"]).to_pylist()
-    ]
-    starts = block_starts(targets, instants, blocks)
+    events = TableStore(settings.tables_uri).scan(EVENTS).collect()
+    targets = collect_sessions(events)
+    starts = block_starts(targets, events["occurred_at"].to_list(), blocks=blocks, enough=ENOUGH_PAIRS)
     contexts = contexts_of(settings, targets, home / "contexts")
     ranks, found = [], []
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(targets)], strict=True)):
@@ -185,7 +149,7 @@ def run(data: Path, home: Path, blocks: int) -> dict[str, float]:
     return metrics(np.concatenate(ranks), np.concatenate(found), views, targets)
 
 
-def metrics(ranks: np.ndarray, found: np.ndarray, views: pd.DataFrame, targets: Sequence[Target]) -> dict[str, float]:
+def metrics(ranks: np.ndarray, found: np.ndarray, views: pd.DataFrame, targets: Sequence[Session]) -> dict[str, float]:
     hits = (ranks <= 10).astype(float)
     ndcg = np.array([ndcg_at(np.array([rank]), np.ones(1), 10) for rank in ranks])
     measured = {

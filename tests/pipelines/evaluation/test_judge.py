@@ -11,11 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rolecall.features.catalogue import Catalogue
+from rolecall.features.lexicon import Lexicon
+from rolecall.features.pairs import PairFeatures, PreparedCandidate
 from rolecall.pipelines.evaluation.baselines import BASELINES, fair_baselines
-from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation, Judge
+from rolecall.pipelines.evaluation.judge import FUNNEL, LISTED, MAIN_METRIC, Evaluation, Judge
 from rolecall.pipelines.evaluation.targets import Target, collect_targets, fair_targets
 from rolecall.pipelines.train import TrainedRankers
 from rolecall.pipelines.training_set import training_columns
+from rolecall.platform.vectors.protocol import SearchFilter
+from rolecall.serving.recall import Recall, Retrieved
 
 if TYPE_CHECKING:
     from conftest import World
@@ -104,6 +109,81 @@ def test_jobs_the_catalogue_does_not_hold_are_missed_and_not_an_error(
     found = replace(judge, targets=lost).evaluate(world.funnel(rankers), baselines=["tfidf"])
     assert found.metrics()[MAIN_METRIC] == 0
     assert found.metrics()["mrr"] == 0
+
+
+def test_every_list_holds_only_jobs_that_were_live_at_the_instant_and_new_to_the_candidate(
+    world: World, judge: Judge, evaluation: Evaluation
+) -> None:
+    catalogue = world.pairs.catalogue
+    for system, lists in evaluation.lists.items():
+        for target, context, names in zip(judge.targets, judge.contexts, lists, strict=True):
+            rows = catalogue.rows_of(names)
+            assert len(rows) == len(set(names)) > 0
+            assert catalogue.live(rows, target.at.timestamp() * 1e6).all(), system
+            assert not set(names) & set(context.history)
+            assert len(names) <= LISTED
+
+
+class StaleRecall:
+    """A recall stage that forgets to ask for live jobs, and gives its rows in an order of its own."""
+
+    def __init__(self, recall: Recall, *, live: bool, seed: int) -> None:
+        self.recall, self.live, self.random = recall, live, np.random.default_rng(seed)
+
+    def retrieve(self, prepared: PreparedCandidate, conditions: SearchFilter, limit: int) -> Retrieved:
+        asked = conditions if self.live else replace(conditions, at=None)
+        found = self.recall.retrieve(prepared, asked, limit)
+        order = self.random.permutation(len(found.rows))
+        return replace(found, rows=found.rows[order], scores=found.scores[order], sources=found.sources[order])
+
+
+def test_the_order_in_which_recall_gives_its_rows_changes_nothing(
+    world: World, judge: Judge, rankers: TrainedRankers, evaluation: Evaluation
+) -> None:
+    funnel = world.funnel(rankers)
+    funnel.recall = StaleRecall(world.recall, live=True, seed=1)
+    again = judge.evaluate(funnel)
+    assert again.lists == evaluation.lists
+    assert again.to_dict() == evaluation.to_dict()
+
+
+def test_a_release_gains_nothing_by_retrieving_what_is_not_live(
+    world: World, judge: Judge, rankers: TrainedRankers
+) -> None:
+    funnel = world.funnel(rankers)
+    funnel.recall = StaleRecall(world.recall, live=False, seed=1)
+    found = judge.evaluate(funnel, baselines=())
+    for target, names in zip(judge.targets, found.lists[FUNNEL], strict=True):
+        rows = world.pairs.catalogue.rows_of(names)
+        assert world.pairs.catalogue.live(rows, target.at.timestamp() * 1e6).all()
+    assert (found.systems[FUNNEL]["recall@500"] <= found.reachable + 1e-9).all()
+
+
+def test_the_order_of_the_jobs_table_changes_nothing(world: World, judge: Judge, rankers: TrainedRankers) -> None:
+    """A list's best that tie stand in order of id, wherever their rows lay in the table."""
+    table = world.pairs.catalogue.table
+    mixed = Catalogue.from_table(table.take(np.random.default_rng(5).permutation(table.num_rows)))
+    moved = replace(world, pairs=PairFeatures(mixed, Lexicon.fit(mixed), world.pairs.vectors))
+    few = replace(judge, targets=judge.targets[:15], contexts=judge.contexts[:15])
+    one, other = (few.evaluate(some.funnel(rankers)) for some in (world, moved))
+    assert one.lists == other.lists
+    assert one.to_dict() == other.to_dict()
+
+
+def test_what_lists_do_to_the_catalogue_is_told_of_every_system(evaluation: Evaluation) -> None:
+    assert set(evaluation.catalogue) == {FUNNEL, *BASELINES}
+    for system, table in evaluation.catalogue.items():
+        assert 0 < table["coverage@10"] <= 1, system
+        assert 0 <= table["gini_exposure@10"] <= 1
+        assert 0 <= table["diversity@10"] <= 2
+    shares = {name: table["popularity_bias@10"] for name, table in evaluation.catalogue.items()}
+    assert max(shares, key=lambda name: shares[name]) == "popularity"
+    assert evaluation.catalogue["random"]["coverage@10"] > evaluation.catalogue["popularity"]["coverage@10"]
+
+
+def test_slices_of_every_kind_are_reported(evaluation: Evaluation) -> None:
+    kinds = {name.partition("=")[0] for name in evaluation.slices}
+    assert kinds >= {"history", "place", "seniority", "job", "posted", "category", "employer"}
 
 
 def test_slices_part_the_targets(evaluation: Evaluation) -> None:
