@@ -61,7 +61,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, object]:
         """JSON values; what is not known is None."""
-        numbers = {name: _json(getattr(self, name)) for name in _NUMBERS}
+        numbers: dict[str, object] = {name: _json(getattr(self, name)) for name in _NUMBERS}
         return numbers | {"bins": [[_json(b.predicted), _json(b.observed), b.count] for b in self.bins]}
 
 

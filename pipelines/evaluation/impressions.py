@@ -67,8 +67,10 @@ class ImpressionQuality:
 
     def to_dict(self) -> dict[str, object]:
         """JSON values; what is not known is None."""
-        numbers = {name: getattr(self, name) for name in ("auc", "grouped_auc", "normalized_entropy", "base_rate")}
-        told = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
+        names = ("auc", "grouped_auc", "normalized_entropy", "base_rate")
+        told: dict[str, object] = {
+            name: value if np.isfinite(value) else None for name in names for value in [float(getattr(self, name))]
+        }
         return told | {"count": self.count, "calibration": self.calibration.to_dict()}
 
 

@@ -1,7 +1,9 @@
 """Evaluation of a release's own funnel on what happened after everything it learned from.
 
 Every target is answered by the stage objects that serve, from recall to the fine ranker, out of the whole
-catalogue; the candidate's history is masked. Job features are those of the midnight before, as serving has them.
+catalogue; masked are the candidate's history and what is not live at the instant, whatever recall gives. Job features
+are those of the midnight before, as serving has them. Nothing depends on the order of a table: ranks count ties half,
+lists break them by id.
 """
 
 from __future__ import annotations
