@@ -243,15 +243,20 @@ def main() -> None:
     parser.add_argument("--oracles", type=Path, help="a Python with obp 0.4.1")
     parser.add_argument("--worlds", type=int, default=6)
     parser.add_argument("--logs", type=int, default=200, help="logs a world")
-    parser.add_argument("--people", type=int, default=1500, help="visitors a log")
+    parser.add_argument("--people", type=int, default=700, help="visitors a log")
     parser.add_argument("--parallel", type=int, default=2, help="worlds at a time")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    size = Size(worlds=given.worlds, logs=given.logs, people=given.people, candidates=6000, jobs=3000)
+    size = Size(worlds=given.worlds, logs=given.logs, people=given.people, candidates=5000, jobs=3000)
     size = QUICK if given.quick else size
     started = time.monotonic()
     error = {} if given.oracles is None else {"obp_error": obp_error(given.oracles, 7, 200 if given.quick else 5000)}
-    metrics = figures(list(simulated(size, list(range(1, size.worlds + 1)), 1 if given.quick else given.parallel)))
+    found = []
+    for one in simulated(size, list(range(1, size.worlds + 1)), 1 if given.quick else given.parallel):
+        found.append(one)
+        so_far = figures(found)
+        print(f"worlds {len(found)}: coverage {so_far['coverage']:.3f}", flush=True)
+    metrics = figures(found)
     print_cases(metrics)
     metrics = error | metrics | {"logs": float(size.worlds * size.logs), "minutes": (time.monotonic() - started) / 60}
     finish(NAME, metrics, goals={} if given.quick else {k: v for k, v in GOALS.items() if k in metrics})

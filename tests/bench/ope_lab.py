@@ -1,8 +1,8 @@
 """The laboratory as a judge of off-policy estimators: logs drawn again and again, targets whose value is known.
 
 One day of one world: everybody who comes, the jobs the logging policy weighs for them, and how likely each would be
-applied to at each position. A log is a fresh draw of visitors, slates and responses by the world's own code, with a
-luck of its own. Shapes: V visits of the day, P jobs weighed, K slots.
+applied to at each position. A log is a fresh draw of visitors, slates (the world's own policy) and responses (the
+world's own code, under a luck of its own). Shapes: V visits of the day, P jobs weighed, K slots.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow as pa
 from rolecall.pipelines.evaluation.counterfactual import Logged
 from rolecall.pipelines.market import Memory, Visits, World
 from rolecall.pipelines.market.choice import sigmoid
-from rolecall.pipelines.market.luck import Draw, Luck
+from rolecall.pipelines.market.luck import Luck
 from rolecall.pipelines.market.policy import draw_slots
 from rolecall.pipelines.market.session import examination, respond, trust
 from rolecall.pipelines.market.truth import Truth
@@ -122,11 +122,10 @@ class Day:
         rows, copy = np.concatenate(parts), np.repeat(np.arange(people), [len(part) for part in parts])
         visits = self.visits.take(rows)
         visits = Visits(candidate=visits.candidate, visit=visits.visit + _APART * (1 + copy), at_us=visits.at_us)
-        luck = Luck(seed)
-        gumbel = luck.gumbel(Draw.SLOT, visits.candidate[:, None], self.job[rows], visits.visit[:, None])
+        gumbel = np.random.default_rng([seed, people, 1]).gumbel(size=(len(rows), self.job.shape[1]))
         shown, propensity = draw_slots(self.score[rows], self.open[rows], self.slots, gumbel)
         job = np.take_along_axis(self.job[rows], shown, axis=1)
-        done = respond(self.world.config, luck, self.world.chooser, visits, job, propensity, Memory())
+        done = respond(self.world.config, Luck(seed), self.world.chooser, visits, job, propensity, Memory())
         return Log(
             rows=rows,
             cluster=copy,

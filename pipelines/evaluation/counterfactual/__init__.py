@@ -27,23 +27,35 @@ why (`support.py`). A log without exploration (every propensity 1) cannot answer
 
     slates = read_slates(events, start=start, end=end)
     target = release_slates(funnel, slates, contexts)
-    estimate = snips(ordered(slates.logged, exposure_of(slates, target, curve), curve))
+    exposure = exposure_of(slates, target, curve)
+    estimate = snips(ordered(slates.logged, exposure.of_logged, curve, due=exposure.due))
 """
 
 from rolecall.pipelines.evaluation.counterfactual.estimators import Estimate, dr, ips, sndr, snips, switch_dr
 from rolecall.pipelines.evaluation.counterfactual.examination import examination_from, power_law
-from rolecall.pipelines.evaluation.counterfactual.release import TargetSlates, exposure_of, predictions, release_slates
+from rolecall.pipelines.evaluation.counterfactual.release import (
+    Exposure,
+    Predictions,
+    TargetSlates,
+    agreement,
+    exposure_of,
+    predictions,
+    release_slates,
+)
 from rolecall.pipelines.evaluation.counterfactual.slates import LoggedSlates, read_slates
 from rolecall.pipelines.evaluation.counterfactual.support import Support, support_of
 from rolecall.pipelines.evaluation.counterfactual.weights import Logged, Sample, ordered, sequential
 
 __all__ = [
     "Estimate",
+    "Exposure",
     "Logged",
     "LoggedSlates",
+    "Predictions",
     "Sample",
     "Support",
     "TargetSlates",
+    "agreement",
     "dr",
     "examination_from",
     "exposure_of",

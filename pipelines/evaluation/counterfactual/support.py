@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 FEW = 100
 """Effective visits below which an estimate is called unreliable."""
 _SMALL_SHARE = 0.01
+_SURE = 0.999
 _LARGE_MOVE = 0.5
 
 
@@ -27,7 +28,8 @@ class Support:
     """What the weights say of themselves.
 
     `effective`: Kish's effective sample size, (sum w)^2 / sum w^2 over visits, of the slot where it is least;
-    `supported`: share of the target's exposure that the weights found, 1 on average under full support;
+    `supported`: share of the target's exposure that the weights found, 1 on average under full support, with its 99.9%
+    interval, so that one healthy estimate in a thousand is warned of;
     `largest_weight`; `moved`: by how many standard errors of the estimate leaving out the visit that matters most
     moves it; `lowest`: least logged propensity; `warnings`: why not to believe the estimate, empty where nothing
     speaks against it.
@@ -47,7 +49,7 @@ def support_of(sample: Sample, contributions: Floats, error: float) -> Support:
     weights = sample.by_visit(sample.weight * sample.unit)
     effective = min(_kish(column) for column in weights.T)
     due = sample.due.sum(axis=1)
-    supported = mean_by_cluster(weights.sum(axis=1) / max(float(due.mean()), 1e-300), sample.cluster)
+    supported = mean_by_cluster(weights.sum(axis=1) / max(float(due.mean()), 1e-300), sample.cluster, level=_SURE)
     deviation = float(np.abs(contributions - contributions.mean()).max()) / max(sample.visits - 1, 1)
     found = Support(
         visits=sample.visits,
