@@ -130,7 +130,7 @@ def world_answers(seed: int, size: Size) -> tuple[Answers, dict[str, list[float]
 
     plain, trusting = Judged(seed, size, trust=False), Judged(seed, size, trust=True)
     curve = plain.day.looked_at
-    drawn_value = {slots: trusting.day.drawn_value(trusting.other, slots, seed) for slots in (1, FIRST)}
+    drawn_values = trusting.day.drawn_values(trusting.other, FIRST, seed)
     answers: Answers = defaultdict(list)
     sizes: dict[str, list[float]] = defaultdict(list)
 
@@ -143,7 +143,7 @@ def world_answers(seed: int, size: Size) -> tuple[Answers, dict[str, list[float]
     for number in range(size.logs):
         log = trusting.day.log(10_000_019 * (seed + 1) + number, size.people)
         for case, estimates in trusting.drawn(log):
-            keep(case, drawn_value[1 if case == "slot" else FIRST], estimates)
+            keep(case, drawn_values[0 if case == "slot" else -1], estimates)
         keep("trust", trusting.greedy_value, trusting.position_based(log, ("snips",), curve))
         place = np.take_along_axis(trusting.exposure[log.rows], log.shown, axis=1)
         fitted = examination_from(log.clicks, place)
@@ -234,7 +234,8 @@ def print_cases(metrics: dict[str, float]) -> None:
             bias, error = metrics[f"bias_{case}"], metrics[f"bias_{case}_error"]
             print(
                 f"{case:<22} {bias:>+8.2%} {1.96 * error:>7.2%} {metrics[f'spread_{case}']:>7.1%} "
-                f"{metrics[key]:>9.3f} {metrics[f'effective_{case}']:>10.0f}"
+                f"{metrics[key]:>9.3f} {metrics[f'effective_{case}']:>10.0f}",
+                flush=True,
             )
 
 
@@ -254,10 +255,9 @@ def main() -> None:
     found = []
     for one in simulated(size, list(range(1, size.worlds + 1)), 1 if given.quick else given.parallel):
         found.append(one)
-        so_far = figures(found)
-        print(f"worlds {len(found)}: coverage {so_far['coverage']:.3f}", flush=True)
-    metrics = figures(found)
-    print_cases(metrics)
+        metrics = figures(found)
+        print(f"worlds: {len(found)}")
+        print_cases(metrics)
     metrics = error | metrics | {"logs": float(size.worlds * size.logs), "minutes": (time.monotonic() - started) / 60}
     finish(NAME, metrics, goals={} if given.quick else {k: v for k, v in GOALS.items() if k in metrics})
 

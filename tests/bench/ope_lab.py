@@ -27,7 +27,7 @@ from rolecall.pipelines.market.visits import MOST_VISITS
 Array = npt.NDArray[Any]
 _APART = 1000 * MOST_VISITS
 _BINS = 20
-_DRAWS = 48
+_DRAWS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +98,12 @@ class Day:
         """Applications a visit of these slates."""
         return float(self.chance(shown_VK).sum(axis=1).mean())
 
-    def drawn_value(self, score_VP: Array, slots: int, seed: int) -> float:
-        """The same of slates drawn without replacement by exp(score): the mean of many draws, exact chances each."""
+    def drawn_values(self, score_VP: Array, slots: int, seed: int) -> Array:
+        """Applications a visit from the first slot, the first two, .. of slates drawn without replacement by exp(score),
+        float64[slots]: the mean of many draws, exact chances each."""
         random = np.random.default_rng(seed)
         slates = (draw_slots(score_VP, self.open, slots, random.gumbel(size=score_VP.shape))[0] for _ in range(_DRAWS))
-        return float(np.mean([self.value(slate) for slate in slates]))
+        return np.asarray(np.mean([self.chance(slate).mean(axis=0).cumsum() for slate in slates], axis=0))
 
     def greedy(self, score_VP: Array) -> Array:
         """The highest open scores [V, K]."""

@@ -25,14 +25,14 @@ On each: inverse propensity (`ips`, clipped on request), self-normalised (`snips
 switch (`switch_dr`), with 95% intervals over candidates (`intervals.py`) and, where the log cannot answer, reasons
 why (`support.py`). A log without exploration (every propensity 1) cannot answer at all, and that is said.
 
-    slates = read_slates(events, start=start, end=end)
-    target = release_slates(funnel, slates, contexts)
-    exposure = exposure_of(slates, target, curve)
-    estimate = snips(ordered(slates.logged, exposure.of_logged, curve, due=exposure.due))
+    judge = LogJudge.prepare(events, store, start=start, end=end)
+    ours, theirs = judge.estimates(challenger)["snips"], judge.estimates(champion)["snips"]
+    ours.mean, ours.interval, ours.warnings, ours.less(theirs)
 """
 
 from rolecall.pipelines.evaluation.counterfactual.estimators import Estimate, dr, ips, sndr, snips, switch_dr
 from rolecall.pipelines.evaluation.counterfactual.examination import examination_from, power_law
+from rolecall.pipelines.evaluation.counterfactual.log_judge import LogJudge
 from rolecall.pipelines.evaluation.counterfactual.release import (
     Exposure,
     Predictions,
@@ -49,6 +49,7 @@ from rolecall.pipelines.evaluation.counterfactual.weights import Logged, Sample,
 __all__ = [
     "Estimate",
     "Exposure",
+    "LogJudge",
     "Logged",
     "LoggedSlates",
     "Predictions",

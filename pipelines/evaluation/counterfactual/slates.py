@@ -34,6 +34,11 @@ class LoggedSlates:
         return len(self.request_ids)
 
     @property
+    def explored(self) -> bool:
+        """Whether anything was left to chance."""
+        return bool((self.logged.propensity < 1).any())
+
+    @property
     def asked(self) -> list[tuple[str, datetime]]:
         """Whom to read a context for, and as of when (`training_set.read_contexts`)."""
         return list(zip(self.candidate_ids, self.at, strict=True))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -17,6 +18,7 @@ from rolecall.features.schema import JOBS
 from rolecall.pipelines.evaluation.counterfactual import (
     Logged,
     LoggedSlates,
+    LogJudge,
     TargetSlates,
     agreement,
     dr,
@@ -172,3 +174,26 @@ def test_a_job_the_release_does_not_know_has_no_appeal_to_it(
     gone = replace(slates, job_ids=tuple(tuple(f"gone-{job}" for job in jobs) for jobs in slates.job_ids))
     nothing = TargetSlates(draws=tuple(((),) for _ in gone.job_ids))
     assert not predictions(funnel, gone, nothing, contexts, power_law(12, 0.6)).appeal.any()
+
+
+def test_a_window_is_put_to_releases_and_they_are_compared_visit_by_visit(
+    world: World, funnel: Funnel, slates: LoggedSlates
+) -> None:
+    events = world.events.filter(world.events["request_id"].is_in(sorted(slates.request_ids)))
+    judge = LogJudge.prepare(events, world.store, start=world.cutoff, end=world.as_of, examination=power_law(12, 0.6))
+    assert judge.slates.request_ids == slates.request_ids
+    ours = judge.estimates(funnel)
+    assert set(ours) == {"snips", "dr", "switch_dr"}
+    for name, again in judge.estimates(funnel).items():
+        assert again.mean == ours[name].mean
+        assert ours[name].less(again).mean == 0
+        assert ours[name].support.visits == len(slates)
+        assert any("effective sample size" in warning for warning in ours[name].warnings)
+
+
+def test_a_window_that_explored_nothing_is_refused(world: World, slates: LoggedSlates) -> None:
+    events = world.events.filter(world.events["request_id"].is_in(sorted(slates.request_ids)))
+    with pytest.raises(InputError, match="explored nothing"):
+        LogJudge.prepare(
+            events.with_columns(pl.lit(1.0).alias("propensity")), world.store, start=world.cutoff, end=world.as_of
+        )
