@@ -99,8 +99,8 @@ class Day:
         return float(self.chance(shown_VK).sum(axis=1).mean())
 
     def drawn_values(self, score_VP: Array, slots: int, seed: int) -> Array:
-        """Applications a visit from the first slot, the first two, .. of slates drawn without replacement by exp(score),
-        float64[slots]: the mean of many draws, exact chances each."""
+        """Applications a visit from the first slot, the first two, .. float64[slots], of slates drawn one by one
+        by exp(score), without replacement: the mean of many draws, exact chances each."""
         random = np.random.default_rng(seed)
         slates = (draw_slots(score_VP, self.open, slots, random.gumbel(size=score_VP.shape))[0] for _ in range(_DRAWS))
         return np.asarray(np.mean([self.chance(slate).mean(axis=0).cumsum() for slate in slates], axis=0))
