@@ -7,7 +7,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rolecall.pipelines.materialize import feature_store, read_as_of
 from rolecall.pipelines.people import newest_profiles, people_as_of
 from rolecall.pipelines.people_steps import known_jobs
 from rolecall.pipelines.people_training import people_cutoff
-from rolecall.pipelines.refresh import RefreshSteps
+from rolecall.pipelines.refresh import RefreshSteps, models_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.mlflow_setup import log_release_model, release_tags
@@ -219,7 +219,7 @@ class ReleaseSteps(RefreshSteps):
         manifest = self.registry.releases.manifest(champion)
         return {
             "champion_size_bytes": _served_bytes(manifest),
-            "champion_age_days": (step.as_of - manifest.as_of) / timedelta(days=1),
+            "champion_age_days": (step.as_of - datetime.fromisoformat(models_as_of(manifest))) / timedelta(days=1),
             "champion_must_go": self.registry.taints.find(champion) is not None,
         }
 
