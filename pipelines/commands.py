@@ -11,6 +11,7 @@ import typer
 
 from rolecall.pipelines import schedule_commands
 from rolecall.pipelines.backfill import backfill
+from rolecall.pipelines.evaluation.gate import commands as gate
 from rolecall.pipelines.lab.commands import lab
 from rolecall.pipelines.lifecycle import commands as lifecycle
 from rolecall.platform.console import Json, console, emit, errors, table
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=schedule_commands.EXIT_CODES)(backfill)
     app.add_typer(lab(), name="lab")
     lifecycle.register(app)
+    gate.register(app)
 
 
 def ingest(

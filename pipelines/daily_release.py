@@ -7,7 +7,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rolecall.features.schema import EVENTS
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_steps import VIEWS
 from rolecall.pipelines.evaluation.gate import Verdict, judge_refresh, judge_release
+from rolecall.pipelines.evaluation.gate.verdict import EVIDENCE_FILE, VERDICT_FILE
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation, Judge
 from rolecall.pipelines.evaluation.people_judge import PeopleJudge, people_metrics
 from rolecall.pipelines.evaluation.people_targets import collect_people_targets
@@ -24,15 +25,14 @@ from rolecall.pipelines.materialize import feature_store, read_as_of
 from rolecall.pipelines.people import newest_profiles, people_as_of
 from rolecall.pipelines.people_steps import known_jobs
 from rolecall.pipelines.people_training import people_cutoff
-from rolecall.pipelines.refresh import RefreshSteps
+from rolecall.pipelines.refresh import RefreshSteps, models_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.mlflow_setup import log_release_model, release_tags
-from rolecall.platform.release import MANIFEST_FILE, ReleaseBuilder, read_manifest
+from rolecall.platform.release import MANIFEST_FILE, Manifest, ReleaseBuilder, read_manifest
 from rolecall.serving import parts
 from rolecall.serving.loader import load_release
 
-VERDICT = "verdict.json"
 REFRESH_EVALUATION = "refresh_evaluation.json"
 REFRESHED_FOLDER = "refreshed"
 _MODEL_CODE = "rolecall.serving.pyfunc_model"
@@ -78,8 +78,9 @@ class ReleaseSteps(RefreshSteps):
         verdict = judge_release(
             challenger,
             against.rivals if against else None,
-            settings=self.settings.gate,
+            rules=self.settings.gate,
             size_bytes=_size(folder),
+            **self._of_champion(step, champion),
             people=_both(ours, against),
             schema_errors=_lost_people(ours, served),
             rival=ours.rivals,
@@ -90,8 +91,7 @@ class ReleaseSteps(RefreshSteps):
         _write_report(step.folder / assemble.EVALUATION, challenger, people)
         if refreshed:
             _write_report(step.folder / REFRESH_EVALUATION, refreshed.rivals, refreshed.people)
-        evidence = {"champion": champion, "checks": _checks(verdict), "refresh": _checks(again) if again else None}
-        (step.folder / VERDICT).write_text(json.dumps(evidence, indent=1))
+        verdict.write(step.folder, champion=champion, refresh=again.to_dict() if again else None)
         return StepResult(
             values={
                 "champion": champion,
@@ -116,7 +116,7 @@ class ReleaseSteps(RefreshSteps):
             source, folder = step.file("refresh", assemble.RELEASE_FOLDER), step.folder / REFRESHED_FOLDER
             told = judged.values["refresh_metrics"]
             refreshed = self._publish(source, folder, judged.folder / REFRESH_EVALUATION, told)
-        for name in (assemble.EVALUATION, VERDICT):
+        for name in (assemble.EVALUATION, VERDICT_FILE):
             self.registry.client.log_artifact(self.mlflow_run, str(step.file("evaluate", name)), "evaluation")
         return StepResult(values={"release": built, "refreshed": refreshed})
 
@@ -166,9 +166,9 @@ class ReleaseSteps(RefreshSteps):
             end=step.as_of,
             seed=ranking.seed,
         )
-        rounds = self.settings.gate.bootstrap_rounds
+        rounds = self.settings.gate.statistics.bootstrap_rounds
         jobs = Judge.prepare(targets, store, rounds=rounds)
-        fair = fair_targets(targets, unprompted, least=self.settings.gate.min_targets)
+        fair = fair_targets(targets, unprompted, least=self.settings.gate.targets.least)
         return _Judges(
             jobs=jobs,
             rivals=jobs if fair is targets else Judge.prepare(fair, store, rounds=rounds),
@@ -206,11 +206,22 @@ class ReleaseSteps(RefreshSteps):
         return judge_refresh(
             refreshed.rivals,
             served.rivals,
-            settings=self.settings.gate,
+            rules=self.settings.gate,
             size_bytes=_size(step.file("refresh", assemble.RELEASE_FOLDER)),
             people=_both(refreshed, served),
             schema_errors=_lost_people(refreshed, served),
         )
+
+    def _of_champion(self, step: StepContext, champion: str | None) -> dict[str, Any]:
+        """What the gate asks of the champion beside its answers."""
+        if champion is None:
+            return {}
+        manifest = self.registry.releases.manifest(champion)
+        return {
+            "champion_size_bytes": _served_bytes(manifest),
+            "champion_age_days": (step.as_of - datetime.fromisoformat(models_as_of(manifest))) / timedelta(days=1),
+            "champion_must_go": self.registry.taints.find(champion) is not None,
+        }
 
     def _publish(self, source: Path, folder: Path, evaluation: Path, metrics: Mapping[str, float]) -> str:
         """Seal the assembled parts of `source` with their evaluation, publish and register them. Returns the id, which
@@ -220,6 +231,9 @@ class ReleaseSteps(RefreshSteps):
         for part in manifest.parts:
             builder.add(part.name, part.file, source=source / part.file, content=part.content)
         builder.add("evaluation", assemble.EVALUATION, source=evaluation, identity=False)
+        if evaluation.name == assemble.EVALUATION:  # today's rankers: the verdict on the refreshed release is in theirs
+            for name, file in (("verdict", VERDICT_FILE), ("evidence", EVIDENCE_FILE)):
+                builder.add(name, file, source=evaluation.with_name(file), identity=False)
         assemble.seal(
             builder,
             self.settings,
@@ -259,11 +273,12 @@ def _lost_people(ours: _Answers, served: _Answers | None) -> list[str]:
 
 
 def _size(folder: Path) -> int:
-    return sum(part.bytes for part in read_manifest((folder / MANIFEST_FILE).read_bytes()).parts)
+    """Bytes of what serves: reports and verdicts stand for nothing in a release's id."""
+    return _served_bytes(read_manifest((folder / MANIFEST_FILE).read_bytes()))
 
 
-def _checks(verdict: Verdict) -> list[dict[str, Any]]:
-    return [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in verdict.checks]
+def _served_bytes(manifest: Manifest) -> int:
+    return sum(part.bytes for part in manifest.parts if part.content)
 
 
 def _write_report(file: Path, jobs: Evaluation, people: Evaluation | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _TAG = "rolecall.run"
+_NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")
+"""What MLflow takes in no parameter's name; settings name slices as `place=DE`."""
 
 
 class MlflowRecord:
@@ -43,7 +46,7 @@ class MlflowRecord:
 
     def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
         known = self.client.get_run(self.run_id).data.params
-        for name, value in _leaves("", parameters).items():
+        for name, value in ((_NOT_IN_NAMES.sub(":", key), value) for key, value in _leaves("", parameters).items()):
             if name not in known:
                 self.client.log_param(self.run_id, name, str(value)[:500])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,7 +31,7 @@ def list_releases(json: Json = False) -> None:
             "registered": f"{info.registered_at:%Y-%m-%d %H:%M}",
             "state": info.state,
         }
-        for info in _registry().list()
+        for info in open_registry().list()
     ]
     columns = ("release", "version", "aliases", "gate", "registered", "state")
     emit(rows, json, lambda: console.print(table("Releases", rows, columns)))
@@ -39,16 +39,21 @@ def list_releases(json: Json = False) -> None:
 
 @app.command()
 def show(release: ReleaseId, json: Json = False) -> None:
-    """One release: verdict, reasons, table versions, parts and metrics."""
-    registry = _registry()
+    """One release, refused ones too: the verdict with its evidence, table versions, parts and metrics."""
+    registry = open_registry()
     info, manifest = registry.get(release), registry.releases.manifest(release)
-    document = {**asdict(info), "manifest": asdict(manifest)}
+    verdict = registry.releases.read_json(release, "verdict")
+    document = {**asdict(info), "manifest": asdict(manifest), "verdict": verdict}
 
     def render() -> None:
         console.print(f"[bold]{release}[/] version {info.version}  {', '.join(info.aliases) or 'no alias'}")
-        console.print(f"as of {manifest.as_of}, gate: {info.gate or 'not judged'}")
+        console.print(f"as of {manifest.as_of}, gate: {info.gate or 'not judged'}  {info.state}")
         for reason in info.reasons:
             console.print(f"  - {reason}", markup=False)
+        if verdict is not None:
+            print_verdict(release, verdict)
+            if info.gate != ("passed" if verdict.get("passed") else "refused"):
+                console.print("judged anew since: the gate's word above is the newest, this evidence the first night's")
         parts = [{"part": p.name, "file": p.file, "bytes": p.bytes, "sha256": p.sha256[:16]} for p in manifest.parts]
         console.print(table("Parts", parts))
         console.print(table("Tables", [{"table": k, "version": v} for k, v in manifest.tables.items()]))
@@ -65,7 +70,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Make a release the champion. Refused where the champion changed meanwhile, or the gate did not pass it."""
-    registry = _registry()
+    registry = open_registry()
     done = registry.promote(release, expected=registry.reconcile(), why=why, gated=not ungated)
     emit(asdict(done), json, lambda: console.print(f"champion is now [bold]{done.to_release}[/]"))
 
@@ -73,34 +78,90 @@ def promote(
 @app.command()
 def rollback(why: Why = "by hand", json: Json = False) -> None:
     """Return to the champion before this one; automatic promotion waits until `releases resume`."""
-    done = _registry().rollback(why)
+    done = open_registry().rollback(why)
     emit(asdict(done), json, lambda: console.print(f"champion is again [bold]{done.to_release}[/]; promotion is held"))
 
 
 @app.command()
 def resume(why: Why = "by hand", json: Json = False) -> None:
     """End the hold that a rollback set."""
-    ended = _registry().resume(why)
+    ended = open_registry().resume(why)
     text = "automatic promotion goes on" if ended else "nothing was held"
     emit({"resumed": ended}, json, lambda: console.print(text))
 
 
 @app.command()
 def diff(before: ReleaseId, after: ReleaseId, json: Json = False) -> None:
-    """What differs between two releases: code, tables, settings, parts, metrics."""
-    rows = [asdict(change) for change in _registry().diff(before, after)]
-    emit(rows, json, lambda: console.print(table(f"{before} -> {after}", rows, ("where", "before", "after"))))
+    """What differs between two releases: code, tables, settings, parts, metrics, and every slice's quality.
+
+    Where the second was judged against the first, differences of slices are paired, with their 95% intervals; else
+    each slice is measured on its own night's targets."""
+    registry = open_registry()
+    registry.get(before)
+    registry.get(after)
+    rows = [_with_difference(asdict(change)) for change in registry.diff(before, after)]
+    rows += slice_rows(*(registry.releases.read_json(one, "evaluation") for one in (before, after)))
+    rows = with_pairs(rows, registry.releases.read_json(after, "verdict"), before)
+    columns = ("where", "before", "after", "difference", "paired [95%]")
+    emit(rows, json, lambda: console.print(table(f"{before} -> {after}", rows, columns)))
 
 
 @app.command()
 def history(json: Json = False) -> None:
     """Every promotion and rollback: when, who, from, to, why, gated or not."""
-    rows = [asdict(row) for row in _registry().promotions.history()]
+    rows = [asdict(row) for row in open_registry().promotions.history()]
     columns = ("at", "action", "from_release", "to_release", "who", "why", "gated")
     emit(rows, json, lambda: console.print(table("Promotions", rows, columns)))
 
 
-def _registry() -> Registry:
+def print_verdict(release: str, verdict: dict[str, Any]) -> None:
+    """The outcome and every check of a `verdict.json`."""
+    against = f" against {verdict['champion']}" if verdict.get("champion") else ""
+    console.print(f"verdict on [bold]{release}[/]: [bold]{verdict.get('outcome', 'not stated')}[/]{against}")
+    rows = [{"check": c["name"], "": "ok" if c["ok"] else "NO", "evidence": c["detail"]} for c in verdict["checks"]]
+    console.print(table("Checks", rows))
+
+
+def slice_rows(before: dict[str, Any] | None, after: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A line a slice of two `evaluation.json`: means, and what the second has more."""
+    one, two = ((document or {}).get("slices", {}) for document in (before, after))
+    return [
+        _with_difference(
+            {
+                "where": f"slices.{name}",
+                "before": one.get(name, {}).get("mean"),
+                "after": two.get(name, {}).get("mean"),
+            }
+        )
+        for name in sorted({*one, *two})
+    ]
+
+
+def _with_difference(row: dict[str, Any]) -> dict[str, Any]:
+    numbers = [value for value in (row["before"], row["after"]) if isinstance(value, float)]
+    return row | {"difference": numbers[1] - numbers[0] if len(numbers) == 2 else None}
+
+
+def with_pairs(rows: list[dict[str, Any]], verdict: dict[str, Any] | None, champion: str) -> list[dict[str, Any]]:
+    """The rows with the paired difference of each slice, and of all targets, where the verdict was against it."""
+    judged = verdict["checks"] if verdict is not None and verdict.get("champion") == champion else []
+    gaps = {check["name"].removeprefix("slice "): check.get("evidence", {}) for check in judged}
+    whole = gaps.get("against champion", {})
+    if "difference" in whole:
+        told = {"where": "paired targets", "before": whole["champion"]}
+        told |= {"after": whole["champion"] + whole["difference"], "difference": whole["difference"]}
+        rows = [*rows, told | {"paired [95%]": _gap(whole | {"mean": whole["difference"]})}]
+    return [{"paired [95%]": _gap(gaps.get(str(row["where"]).removeprefix("slices."), {}))} | row for row in rows]
+
+
+def _gap(gap: dict[str, Any]) -> str | None:
+    if any(gap.get(name) is None for name in ("mean", "low", "high")):
+        return None
+    return f"{gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
+
+
+def open_registry() -> Registry:
+    """The registry of the settings in force."""
     from rolecall.platform.registry import Registry
 
     return Registry.from_settings(load_settings())

@@ -6,6 +6,7 @@ the manifest last. Publishing an id that is there already keeps what is there.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -79,6 +80,31 @@ class ReleaseStore:
                 raise self._missing(release_id) from None
             content = canonical_json(stub["manifest"])
         return _same_id(read_manifest(content), release_id)
+
+    def read_part(self, release_id: str, name: str) -> bytes:
+        """One part's bytes alone, checked against the manifest. Raises NotFoundError where the release has no such part
+        or was purged, IntegrityError where the bytes are not what was recorded."""
+        manifest = self.manifest(release_id)
+        part = manifest.part(name)
+        if (purged := self.purged(release_id)) is not None:
+            raise NotFoundError(f"release {release_id} was {purged}", "a release that is kept")
+        try:
+            if self._local is not None:
+                content = (self._local / release_id / part.file).read_bytes()
+            else:
+                with self._s3().open_input_stream(self._part_key(manifest, part.file)) as stream:
+                    content = stream.read()
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{part.file} of release {release_id} is missing from {self.uri}") from error
+        if hashlib.sha256(content).hexdigest() != part.sha256:
+            raise IntegrityError(f"{part.file} of release {release_id} changed", f"sha256 {part.sha256}")
+        return content
+
+    def read_json(self, release_id: str, name: str) -> dict[str, Any] | None:
+        """A part that is JSON; None where the release has no such part or was purged."""
+        if all(part.name != name for part in self.manifest(release_id).parts) or self.purged(release_id) is not None:
+            return None
+        return dict(orjson.loads(self.read_part(release_id, name)))
 
     def purge(self, release_id: str, *, reason: str, at: datetime) -> None:
         """Remove every byte of a release and its cached copy; a stub with its manifest and the reason stays.

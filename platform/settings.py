@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rolecall.platform.errors import SettingsError
+from rolecall.platform.gate_rules import GateRules
 
 ENV_PREFIX = "ROLECALL_"
 CONFIG_VARIABLE = "ROLECALL_CONFIG"
@@ -136,17 +137,6 @@ class PolicySettings(_Part):
     hide_dismissed: bool = True
 
 
-class GateSettings(_Part):
-    """What a release must show before it may be promoted."""
-
-    min_targets: int = Field(default=20, ge=1)
-    max_quality_loss: float = Field(default=0.0, ge=0.0, le=1.0, description="NDCG@10 the champion may be better by")
-    max_slice_loss: float = Field(default=0.05, ge=0.0, le=1.0)
-    max_p99_ms: float = Field(default=500.0, gt=0)
-    max_size_mb: float = Field(default=4096.0, gt=0)
-    bootstrap_rounds: int = Field(default=1000, ge=100, le=100_000)
-
-
 class ServeSettings(_Part):
     """The HTTP side."""
 
@@ -187,7 +177,7 @@ class Settings(_Part):
     embedder: EmbedderSettings = EmbedderSettings()
     ranking: RankingSettings = RankingSettings()
     policy: PolicySettings = PolicySettings()
-    gate: GateSettings = GateSettings()
+    gate: GateRules = Field(default_factory=lambda: GateRules.model_validate({}))
     serve: ServeSettings = ServeSettings()
     retention: RetentionSettings = RetentionSettings()
 

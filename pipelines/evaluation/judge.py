@@ -23,9 +23,10 @@ from rolecall.features.store import FeatureStore
 from rolecall.pipelines.evaluation.baselines import BASELINES, NOISE, Columns, Question, fair_baselines
 from rolecall.pipelines.evaluation.exposure import Popularity, Shown, catalogue_metrics
 from rolecall.pipelines.evaluation.impressions import ImpressionQuality, ImpressionRequest, judge_impressions
-from rolecall.pipelines.evaluation.metrics import APPLIED, METRICS, Array, Interval, best_rows, bootstrap, ranks_of
+from rolecall.pipelines.evaluation.metrics import APPLIED, METRICS, Array, best_rows, ranks_of
 from rolecall.pipelines.evaluation.people_targets import PeopleTarget
 from rolecall.pipelines.evaluation.slices import candidate_slices, job_slices, reported
+from rolecall.pipelines.evaluation.statistics import Interval, bootstrap
 from rolecall.pipelines.evaluation.targets import Target, instants
 from rolecall.pipelines.training_set import job_columns_at, read_contexts
 from rolecall.serving.funnel import Funnel, SnapshotJobFeatures

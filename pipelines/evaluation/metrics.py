@@ -7,7 +7,6 @@ that was not ranked has rank infinity and counts as missed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -104,38 +103,6 @@ def auc(scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -> fl
     below = np.searchsorted(low, high, side="left").astype(np.float64)
     upto = np.searchsorted(low, high, side="right")
     return float((below + upto).sum() / 2 / len(high) / len(low))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A mean with its 95% bootstrap interval over `count` requests."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-    def to_dict(self) -> dict[str, float]:
-        return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
-
-
-def bootstrap(values: npt.NDArray[np.floating], *, rounds: int, seed: int) -> Interval:
-    """The mean of one value a request (NaN: does not apply) and its percentile interval.
-
-    For two systems on the same requests give the differences: the interval is then of the paired difference.
-    """
-    known = np.asarray(values, np.float64)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return Interval(mean=float("nan"), low=float("nan"), high=float("nan"), count=0)
-    random = np.random.default_rng(seed)
-    chunk = max(1, 2_000_000 // len(known))
-    means = [
-        known[random.integers(0, len(known), (min(chunk, rounds - done), len(known)))].mean(axis=1)
-        for done in range(0, rounds, chunk)
-    ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return Interval(mean=float(known.mean()), low=float(low), high=float(high), count=len(known))
 
 
 METRICS: dict[str, Callable[[Array, npt.NDArray[np.floating]], float]] = {

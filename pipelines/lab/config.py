@@ -76,7 +76,7 @@ class LabConfig(BaseModel):
                 "home": home,
                 "ranking": ranking,
                 "policy": given.policy.model_copy(update={"exploration": self.exploration}),
-                "gate": given.gate.model_copy(update={"max_p99_ms": 60_000.0, "min_targets": 10}),
+                "gate": given.gate.changed(latency={"max_p99_ms": 60_000.0}, targets={"least": 10}),
             }
         )
 

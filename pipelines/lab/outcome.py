@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rolecall.pipelines.evaluation.metrics import Interval
+from rolecall.pipelines.evaluation.statistics import Interval
 from rolecall.platform.errors import InputError
 
 Counts = npt.NDArray[np.int64]

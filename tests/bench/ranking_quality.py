@@ -31,8 +31,9 @@ from rolecall.features.mapping import load_mapping
 from rolecall.features.schema import EVENTS, TABLES
 from rolecall.pipelines.assemble import RELEASE_FOLDER
 from rolecall.pipelines.daily import assembly_plan
-from rolecall.pipelines.evaluation.metrics import bootstrap, ndcg_at, ranks_of
+from rolecall.pipelines.evaluation.metrics import ndcg_at, ranks_of
 from rolecall.pipelines.evaluation.sessions import Session, block_starts, collect_sessions
+from rolecall.pipelines.evaluation.statistics import bootstrap
 from rolecall.pipelines.ingest import ingest
 from rolecall.pipelines.materialize import feature_store, materialize
 from rolecall.pipelines.people_steps import PeopleSteps

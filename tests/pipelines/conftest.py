@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -85,11 +85,13 @@ class World:
     def cutoff(self) -> datetime:
         return training_cutoff(self.as_of, self.settings.ranking)
 
-    def examples(self, events: pl.DataFrame | None = None, service: str = "ranker_full") -> TrainingSet:
+    def examples(
+        self, events: pl.DataFrame | None = None, service: str = "ranker_full", until: datetime | None = None
+    ) -> TrainingSet:
         return build_training_set(
             self.events if events is None else events,
             start=self.start,
-            end=self.cutoff,
+            end=until or self.cutoff,
             store=self.store,
             service=service,
             pairs=self.pairs,
@@ -114,14 +116,18 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    home = tmp_path_factory.mktemp("world")
     ranking = {"recall_limit": 120, "coarse_limit": 60, "coarse_rounds": 20, "fine_rounds": 40, "train_days": 14}
+    return build_world(tmp_path_factory.mktemp("world"), MARKET, ranking)
+
+
+def build_world(home: Path, market: MarketConfig, ranking: Mapping[str, int]) -> World:
+    """Tables, features and index of a marketplace below a folder."""
     settings = Settings.model_validate({"home": home, "ranking": ranking})
     tables = TableStore(settings.tables_uri)
-    for name, rows in generate(MARKET).tables().items():
+    for name, rows in generate(market).tables().items():
         tables.upsert(TABLES[name], rows)
     versions = {name: tables.version(name) for name in TABLES}
-    materialize(tables, versions, as_of=MARKET.ends_at, settings=settings, folder=home / "features")
+    materialize(tables, versions, as_of=market.ends_at, settings=settings, folder=home / "features")
     catalogue = Catalogue.from_table(tables.read(TABLES["jobs"]))
     built = build_index(
         catalogue.table,
@@ -131,15 +137,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
     vectors = JobVectors.load(built.vectors)
     return World(
-        start=MARKET.starts_at,
+        start=market.starts_at,
         home=home,
         settings=settings,
         tables=tables,
         versions=versions,
-        as_of=MARKET.ends_at,
-        events=read_as_of(tables, EVENTS, versions, MARKET.ends_at),
-        candidates=read_as_of(tables, CANDIDATES, versions, MARKET.ends_at),
-        employers=read_as_of(tables, EMPLOYERS, versions, MARKET.ends_at),
+        as_of=market.ends_at,
+        events=read_as_of(tables, EVENTS, versions, market.ends_at),
+        candidates=read_as_of(tables, CANDIDATES, versions, market.ends_at),
+        employers=read_as_of(tables, EMPLOYERS, versions, market.ends_at),
         store=feature_store(settings, home / "features"),
         pairs=PairFeatures(catalogue, Lexicon.fit(catalogue), vectors),
         recall=Recall(EdgeIndex.open(built.index, home / "scratch"), catalogue, vectors),

@@ -126,6 +126,6 @@ def test_a_second_process_leaves_the_record_of_the_first_alone(settings: Setting
 
 
 def test_another_gate_judges_the_same_day_anew(settings: Settings) -> None:
-    gate = settings.gate.model_copy(update={"min_targets": settings.gate.min_targets + 1})
+    gate = settings.gate.changed(targets={"least": settings.gate.targets.least + 1})
     assert daily_run(settings, DAY).id != daily_run(settings.model_copy(update={"gate": gate}), DAY).id
     assert daily_run(settings, DAY).id == daily_run(settings.model_copy(update={"log_level": "debug"}), DAY).id

@@ -14,7 +14,6 @@ from rolecall.pipelines.evaluation.metrics import (
     auc,
     average_precision,
     best_rows,
-    bootstrap,
     hit_at,
     ndcg_at,
     ranks_of,
@@ -126,16 +125,3 @@ def test_what_does_not_apply_is_nan_and_not_zero() -> None:
     none = np.zeros(0)
     assert np.isnan([recall_at(none, 5), hit_at(none, 5), reciprocal_rank(none), ndcg_at(none, none, 5)]).all()
     assert np.isnan(auc(np.array([1.0, 2.0]), np.array([True, True])))
-
-
-def test_the_interval_holds_the_mean_shrinks_with_targets_and_is_the_same_again(random: np.random.Generator) -> None:
-    few, many = random.random(30), random.random(3000)
-    narrow, wide = (bootstrap(values, rounds=500, seed=1) for values in (many, few))
-    assert narrow.low < narrow.mean < narrow.high
-    assert narrow.high - narrow.low < wide.high - wide.low
-    assert bootstrap(many, rounds=500, seed=1) == narrow
-
-
-def test_nan_values_are_left_out_and_none_left_is_nan() -> None:
-    assert bootstrap(np.array([1.0, np.nan, 3.0]), rounds=100, seed=0).mean == 2
-    assert bootstrap(np.array([np.nan]), rounds=100, seed=0).count == 0
