@@ -19,13 +19,11 @@ from rolecall.features.catalogue import Rows
 from rolecall.features.people_columns import PEOPLE_COLUMNS
 from rolecall.features.people_pairs import PeoplePairs
 from rolecall.pipelines.examples import TrainingSet
+from rolecall.pipelines.knowledge import Windows
 from rolecall.pipelines.people_outcomes import Outcomes
 from rolecall.pipelines.requests import HELD_OUT_PERCENT, choose, hashed
 from rolecall.platform.settings import RankingSettings
 from rolecall.serving.people_policy import PeoplePolicy
-
-ANSWER_DAYS = 7
-"""How long employers may take to answer: so much more is held out than in the other direction."""
 
 DAYS_A_JOB = 2
 """Days of a job's life that are asked about."""
@@ -52,7 +50,7 @@ class JobRequest:
 
 def people_cutoff(as_of: datetime, settings: RankingSettings) -> datetime:
     """Nothing at or after this instant is learned from: it belongs to the evaluation of people."""
-    return as_of - timedelta(days=settings.evaluation_days + ANSWER_DAYS)
+    return Windows.of(as_of, settings).people_learning.end
 
 
 def job_requests(

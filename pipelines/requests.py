@@ -16,6 +16,7 @@ import polars as pl
 from rolecall.features.activity import TIMESTAMP
 from rolecall.features.schema import ENGAGEMENT_EVENTS
 from rolecall.pipelines.examples import LABELS
+from rolecall.pipelines.knowledge import Window
 
 HELD_OUT_PERCENT = 15
 _SHOWN_TO = ["request_id", "candidate_id"]
@@ -35,8 +36,11 @@ REQUEST_SCHEMA = pl.Schema(
 
 def collect_requests(events: pl.DataFrame, *, start: datetime, end: datetime) -> pl.DataFrame:
     """Requests made in [start, end) with the responses before `end`, in order of request and job (REQUEST_SCHEMA)."""
-    told = events.filter(pl.col("actor") == "candidate", pl.col("occurred_at") < end).with_columns(
-        pl.col("kind").replace_strict(LABELS, default=0, return_dtype=pl.Int8).alias("label")
+    told = (
+        Window(start=start, end=end)
+        .told(events)
+        .filter(pl.col("actor") == "candidate")
+        .with_columns(pl.col("kind").replace_strict(LABELS, default=0, return_dtype=pl.Int8).alias("label"))
     )
     rows = pl.concat([_shown(told, start), _engaged(told, start)])
     requests = rows.select("request").unique().sort("request")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from rolecall.features.store import FeatureStore
 from rolecall.features.text import candidate_text
 from rolecall.features.views import candidate_feature_columns, job_feature_columns
 from rolecall.pipelines.examples import TrainingSet
+from rolecall.pipelines.knowledge import Windows
 from rolecall.pipelines.requests import choose_requests, collect_requests
 from rolecall.platform.settings import RankingSettings
 
@@ -65,7 +66,7 @@ def training_columns(service: str) -> tuple[str, ...]:
 
 def training_cutoff(as_of: datetime, settings: RankingSettings) -> datetime:
     """Nothing at or after this instant is learned from: it belongs to evaluation."""
-    return as_of - timedelta(days=settings.evaluation_days)
+    return Windows.of(as_of, settings).learning.end
 
 
 def build_training_set(
