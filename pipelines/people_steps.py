@@ -16,12 +16,13 @@ from rolecall.features.people_columns import PEOPLE_COARSE_COLUMNS
 from rolecall.features.people_pairs import PeoplePairs
 from rolecall.features.schema import EVENTS
 from rolecall.pipelines.daily_steps import DailySteps
+from rolecall.pipelines.evaluation.people_targets import collect_people_targets
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.knowledge import Windows, newest_profiles, read_as_of
 from rolecall.pipelines.knowledge import known_jobs as known_jobs
+from rolecall.pipelines.leaks import LeakDetector, PeopleLeakAudit
 from rolecall.pipelines.people import build_people, open_people, people_as_of
-from rolecall.pipelines.people_leaks import PeopleLeakAudit
-from rolecall.pipelines.people_outcomes import MUTUAL, Outcomes
+from rolecall.pipelines.people_outcomes import APPLIED, MUTUAL, Outcomes
 from rolecall.pipelines.people_training import JobRequest, job_requests, people_training_set
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.pipelines.train import fit_calibrator, shapes
@@ -78,9 +79,21 @@ class PeopleSteps(DailySteps):
         window = Windows.of(step.as_of, ranking).people_learning
         requests = job_requests(outcomes, pairs, policy, start=window.start, end=window.end, seed=ranking.seed)
         self._audit(step, pairs, events, requests)
-        return people_training_set(
+        examples = people_training_set(
             requests, pairs, progress=lambda done, total: step.report(f"{done:,}/{total:,} requests")
         )
+        LeakDetector().check(examples, window=window, judged=self._judged(step, pairs, events), label=APPLIED)
+        return examples
+
+    def _judged(self, step: StepContext, pairs: PeoplePairs, events: pl.DataFrame) -> set[tuple[str, int]]:
+        """The job and the row of each person that evaluation asks about: people who had not applied before."""
+        ranking, people = self.settings.ranking, pairs.people
+        window = Windows.of(step.as_of, ranking).people_evaluation
+        targets = collect_people_targets(
+            events, people.candidate_ids, start=window.start, end=window.end, seed=ranking.seed
+        )
+        asked = ((target.job_id, people.row_of(name)) for target in targets for name in target.candidate_ids)
+        return {(job_id, row) for job_id, row in asked if row is not None}
 
     def _audit(self, step: StepContext, pairs: PeoplePairs, events: pl.DataFrame, requests: list[JobRequest]) -> None:
         step.report("leak audit")

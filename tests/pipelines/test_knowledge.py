@@ -71,7 +71,9 @@ def test_the_catalogue_holds_what_could_be_shown_in_the_window_before(world: Wor
     moment, window = world.start + 5 * DAY, 3 * DAY
     jobs = pl.DataFrame(catalogue_as_of(world.tables, world.versions, moment, window=window))
     whole = read_as_of(world.tables, JOBS, world.versions, moment)
-    shown = whole.filter(pl.col("posted_at") <= moment, pl.col("expires_at") > moment - window)
+    posted = pl.col("posted_at").is_null() | (pl.col("posted_at") <= moment)
+    live = pl.col("expires_at").is_null() | (pl.col("expires_at") > moment - window)
+    shown = whole.filter(posted, live)
     assert 0 < shown.height < world.pairs.catalogue.table.num_rows
     assert jobs["job_id"].to_list() == sorted(shown["job_id"])
 
