@@ -147,6 +147,14 @@ class GateSettings(_Part):
     bootstrap_rounds: int = Field(default=1000, ge=100, le=100_000)
 
 
+class FairnessSettings(_Part):
+    """What a release's fairness is audited by. A file of groups is read by the audit alone and is never a feature."""
+
+    candidate_groups: str = Field(default="", description="Parquet or CSV: candidate_id, group; empty: no groups")
+    job_groups: str = Field(default="", description="the same of jobs: job_id, group")
+    swaps: int = Field(default=100, ge=0, le=10_000, description="candidates whose name and pronouns are swapped")
+
+
 class ServeSettings(_Part):
     """The HTTP side."""
 
@@ -188,6 +196,7 @@ class Settings(_Part):
     ranking: RankingSettings = RankingSettings()
     policy: PolicySettings = PolicySettings()
     gate: GateSettings = GateSettings()
+    fairness: FairnessSettings = FairnessSettings()
     serve: ServeSettings = ServeSettings()
     retention: RetentionSettings = RetentionSettings()
 
