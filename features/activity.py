@@ -8,7 +8,7 @@ joins the newest row at or before a request's time T, so an instant says from wh
 - a profile or rating is known from the moment it was recorded.
 
 Rates are shrunk towards a constant and not towards a mean over everyone: a candidate's own features must not
-move when other candidates do something (`pipelines/leaks.py` audits that).
+move when other candidates do something (`pipelines/leaks` audits that).
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from rolecall.features.pair_columns import (
     check_columns,
     fine_columns,
 )
+from rolecall.features.text import resume_words
 from rolecall.platform.errors import InputError
 
 __all__ = ["COARSE_COLUMNS", "PAIR_COLUMNS", "PairFeatures", "PreparedCandidate", "check_columns", "fine_columns"]
@@ -104,8 +105,7 @@ class PairFeatures:
         """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
         history = self.catalogue.rows_of(context.history)
         fields = self.lexicon.fields
-        resume = " ".join(context.resume_text.split(maxsplit=RESUME_WORDS)[:RESUME_WORDS])
-        titles = (resume, *context.desired_titles)
+        titles = (resume_words(context.resume_text, RESUME_WORDS), *context.desired_titles)
         queries = {
             "full": fields["full"].query(rows=history, texts=[profile_words(context)]),
             "title": fields["title"].query(rows=history, texts=titles),

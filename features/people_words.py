@@ -21,6 +21,7 @@ from rolecall.features.context import CandidateContext
 from rolecall.features.lexicon import LexicalQuery, Lexicon, TextField
 from rolecall.features.pairs import RESUME_WORDS, profile_words
 from rolecall.features.people import flat_places
+from rolecall.features.text import resume_words
 from rolecall.platform.errors import IntegrityError
 
 SPACES: Mapping[str, str] = {"full": "full", "desired": "title", "career": "title", "resume": "title"}
@@ -53,7 +54,7 @@ class PeopleWords:
             "full": [_given(profile_words(context)) for context in contexts],
             "desired": [context.desired_titles for context in contexts],
             "career": list(careers),
-            "resume": [_given(resume_head(context.resume_text)) for context in contexts],
+            "resume": [_given(resume_words(context.resume_text, RESUME_WORDS)) for context in contexts],
         }
         return cls({space: _phrases(lexicon.fields[SPACES[space]], lists) for space, lists in texts.items()})
 
@@ -88,11 +89,6 @@ class PeopleWords:
         """Read what `save` wrote. Raises IntegrityError where the words are not of this lexicon."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls({space: _loaded(space, lexicon.fields[name], arrays) for space, name in SPACES.items()})
-
-
-def resume_head(text: str) -> str:
-    """The words of a resume that title columns read."""
-    return " ".join(text.split(maxsplit=RESUME_WORDS)[:RESUME_WORDS])
 
 
 def _given(text: str) -> tuple[str, ...]:

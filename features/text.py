@@ -12,7 +12,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rolecall.features.context import CandidateContext
+from rolecall.features.names import GIVEN_NAMES
 
+_PRONOUN = re.compile(r"\b(?:[Hh]e|[Ss]he|[Hh]im|[Hh]ers?|[Hh]is|[Hh]imself|[Hh]erself|Mr|Mrs|Ms|Miss|Herr|Frau)\b\.?")
+_CAPITALISED = re.compile(r"\b[^\W\d_a-z][^\W\d_]+\b")
+_SURNAME = re.compile(r"\s+[^\W\d_a-z][^\W\d_]+(?=\s*(?:[,.:;|(\n]|$))")
 _WORD = re.compile(r"[^\W_]+(?:\+\+|#)?")
 _MAX_SKILLS = 12
 _DESCRIPTION_WORDS = 48
@@ -40,8 +44,28 @@ def candidate_text(candidate: CandidateContext) -> str:
     return _joined(
         ", ".join(candidate.desired_titles[:3]),
         ", ".join(candidate.skills[:_MAX_SKILLS]),
-        _first_words(candidate.resume_text, _RESUME_WORDS),
+        resume_words(candidate.resume_text, _RESUME_WORDS),
     )
+
+
+def resume_words(text: str | None, count: int) -> str:
+    """The first words of a resume as rankers read it: without names and pronouns."""
+    return _first_words(neutral(text or ""), count)
+
+
+def neutral(text: str) -> str:
+    """The text without GIVEN_NAMES, the family names that end with them, and English pronouns that tell a sex.
+
+    Only words with a capital letter count as names. A name that is not in the list stays.
+    """
+    text = _PRONOUN.sub("", text)
+    kept, end = [], 0
+    for found in _CAPITALISED.finditer(text):
+        if found.group() in GIVEN_NAMES and found.start() >= end:
+            kept.append(text[end : found.start()])
+            family = _SURNAME.match(text, found.end())
+            end = family.end() if family else found.end()
+    return " ".join("".join([*kept, text[end:]]).split()).lstrip(" ,.:;|")
 
 
 def job_lexical_text(job: Mapping[str, Any]) -> str:

@@ -22,12 +22,33 @@ TOP_LABEL = 4
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the rows come from: to audit a training set by, never to learn from, and in no file.
+
+    `requests` and `askers` [g]: names of the requests and of who asked, candidates or jobs; `items` int32[n]: what each
+    row is about, by catalogue row (or row of the people).
+    """
+
+    requests: tuple[str, ...]
+    askers: tuple[str, ...]
+    items: npt.NDArray[np.int32]
+
+    def select(self, requests: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_]) -> Origin:
+        """Of some requests and their rows."""
+        return Origin(
+            requests=tuple(name for name, kept in zip(self.requests, requests, strict=True) if kept),
+            askers=tuple(name for name, kept in zip(self.askers, requests, strict=True) if kept),
+            items=self.items[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSet:
     """n rows in g requests, rows of a request together.
 
     `features` float32[n, c] by `columns`; `labels` int8[n] (LABELS); `shown` bool[n]: the candidate saw the job, it
     was not sampled; `groups` int32[g]: rows a request; `times` int64[g]: microseconds since 1970;
-    `held_out` bool[g]: for calibration, never for learning.
+    `held_out` bool[g]: for calibration, never for learning; `origin`: None once it was read from a file.
     """
 
     features: npt.NDArray[np.float32]
@@ -37,6 +58,7 @@ class TrainingSet:
     groups: npt.NDArray[np.int32]
     times: npt.NDArray[np.int64]
     held_out: npt.NDArray[np.bool_]
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         rows, requests = len(self.features), len(self.groups)
@@ -82,6 +104,22 @@ class TrainingSet:
             groups=self.groups[requests],
             times=self.times[requests],
             held_out=self.held_out[requests],
+            origin=None if self.origin is None else self.origin.select(requests, rows),
+        )
+
+    def rows(self, kept: npt.NDArray[np.bool_]) -> TrainingSet:
+        """Only the rows marked, of the requests that keep any."""
+        groups = np.bincount(np.repeat(np.arange(self.requests), self.groups)[kept], minlength=self.requests)
+        some = groups > 0
+        return replace(
+            self,
+            features=self.features[kept],
+            labels=self.labels[kept],
+            shown=self.shown[kept],
+            groups=groups[some].astype(np.int32),
+            times=self.times[some],
+            held_out=self.held_out[some],
+            origin=None if self.origin is None else self.origin.select(some, kept),
         )
 
     def columns_only(self, columns: Sequence[str]) -> TrainingSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -21,12 +21,11 @@ from rolecall.features.activity import (
 from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import SNAPSHOT_TTL, VIEWS
-from rolecall.pipelines.profiles import consents_after, profiles_as_of
+from rolecall.pipelines.knowledge import Versions as Versions
+from rolecall.pipelines.knowledge import Windows, consents_after, profiles_as_of
+from rolecall.pipelines.knowledge import read_as_of as read_as_of
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableSchema, TableStore
-
-Versions = Mapping[str, int | None]
-"""Table name to the Delta version a run is pinned to; None (or absent): the table did not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +36,11 @@ class MaterializeReport:
     online: bool
 
 
-def read_as_of(tables: TableStore, schema: TableSchema, versions: Versions, as_of: datetime) -> pl.DataFrame:
-    """Rows of the pinned version that were known at `as_of`: events strictly before it, all else up to it."""
-    version = versions.get(schema.name)
-    if version is None:
-        return pl.DataFrame(schema.columns.empty_table())
-    time = pl.col(schema.time)
-    known = time < as_of if schema.name == EVENTS.name else time <= as_of
-    return tables.scan(schema, version=version).filter(known).collect()
-
-
 def feature_sources(
     events: pl.DataFrame, candidates: pl.DataFrame, employers: pl.DataFrame, *, settings: Settings, as_of: datetime
 ) -> dict[str, pl.DataFrame]:
     """The rows of every view. Snapshots exist for the days that training, evaluation and serving will ask about."""
-    start = as_of - timedelta(days=settings.ranking.train_days) - SNAPSHOT_TTL
+    start = Windows.of(as_of, settings.ranking).learning.start - SNAPSHOT_TTL
     return {
         "candidate_profile": candidate_profile(candidates),
         "candidate_consent": candidate_consent(candidates),

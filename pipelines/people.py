@@ -25,18 +25,14 @@ from rolecall.features.pairs import PairFeatures
 from rolecall.features.people import APPLIED, CLOSED, LOG_KINDS, PEOPLE_SCHEMA, People
 from rolecall.features.people_pairs import LOOKBACK
 from rolecall.features.people_words import PeopleWords
-from rolecall.features.schema import VISIBILITIES
 from rolecall.features.text import candidate_lexical_text, candidate_text, tokens
 from rolecall.pipelines.index import Indexed, write_index
-from rolecall.pipelines.profiles import consents_after, profiles_as_of
+from rolecall.pipelines.knowledge import newest_profiles as newest_profiles
 from rolecall.platform.settings import VectorSettings
-from rolecall.platform.tables import TableStore
 from rolecall.platform.vectors.protocol import person_payload
 from rolecall.serving import parts
 
 Embed = Callable[[Sequence[str]], Floats]
-CONSENT = ("consent", "visibility", "hidden_from")
-_WIDTH = {name: place for place, name in enumerate(VISIBILITIES)}
 _CLOSING = (("candidate", "dismiss"), ("employer", "reject"), ("employer", "hire"))
 
 
@@ -68,35 +64,6 @@ def people_as_of(
     table = listed.select(PEOPLE_SCHEMA.names).to_arrow().cast(PEOPLE_SCHEMA)
     described = [bool(candidate_text(context)) for context in profiles_of(table)]
     return table.filter(pa.array(described, pa.bool_()))
-
-
-def newest_profiles(tables: TableStore, versions: Mapping[str, int | None], as_of: datetime) -> pl.DataFrame:
-    """One row a candidate: the profile that held at `as_of`, and of the consent in it what is left since."""
-    rows = profiles_as_of(tables, versions, as_of).sort("candidate_id", "updated_at")
-    newest = rows.unique("candidate_id", keep="last", maintain_order=True)
-    return _narrowed(newest, consents_after(tables, versions, as_of))
-
-
-def _narrowed(profiles: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
-    """Profiles with less consent where a later row allows less; a later row never allows more."""
-    now = later.select(
-        "candidate_id", *[pl.col(name).alias(f"now_{name}") for name in CONSENT], pl.lit(True).alias("later")
-    )
-    consent, visibility, hidden = (pl.col(name) for name in CONSENT)
-    agreed = consent & pl.col("now_consent").fill_null(False)
-    least = pl.col("now_visibility").replace_strict(_WIDTH, default=0, return_dtype=pl.Int8).fill_null(0)
-    before = visibility.replace_strict(_WIDTH, default=0, return_dtype=pl.Int8).fill_null(0)
-    narrowed = pl.when(least > before).then(pl.col("now_visibility")).otherwise(visibility)
-    both = pl.concat_list(hidden.fill_null([]), pl.col("now_hidden_from").fill_null([])).list.unique(
-        maintain_order=True
-    )
-    touched = pl.col("later").fill_null(False)
-    joined = profiles.join(now, on="candidate_id", how="left", maintain_order="left")
-    return joined.with_columns(
-        pl.when(touched).then(agreed).otherwise(consent).alias("consent"),
-        pl.when(touched).then(narrowed).otherwise(visibility).alias("visibility"),
-        pl.when(touched).then(both).otherwise(hidden).alias("hidden_from"),
-    ).select(profiles.columns)
 
 
 def profiles_of(table: pa.Table) -> list[CandidateContext]:

@@ -6,7 +6,7 @@ no outcome to learn from, people come in the order of their content.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +14,18 @@ import polars as pl
 
 from rolecall.features.people_columns import PEOPLE_COARSE_COLUMNS
 from rolecall.features.people_pairs import PeoplePairs
-from rolecall.features.schema import EVENTS, JOBS
+from rolecall.features.schema import EVENTS
 from rolecall.pipelines.daily_steps import DailySteps
+from rolecall.pipelines.evaluation.people_targets import collect_people_targets
 from rolecall.pipelines.examples import TrainingSet
-from rolecall.pipelines.materialize import Versions, read_as_of
-from rolecall.pipelines.people import build_people, newest_profiles, open_people, people_as_of
-from rolecall.pipelines.people_leaks import PeopleLeakAudit
-from rolecall.pipelines.people_outcomes import MUTUAL, Outcomes
-from rolecall.pipelines.people_training import JobRequest, job_requests, people_cutoff, people_training_set
+from rolecall.pipelines.knowledge import Windows, newest_profiles, read_as_of
+from rolecall.pipelines.knowledge import known_jobs as known_jobs
+from rolecall.pipelines.leaks import LeakDetector, PeopleLeakAudit
+from rolecall.pipelines.people import build_people, open_people, people_as_of
+from rolecall.pipelines.people_outcomes import APPLIED, MUTUAL, Outcomes
+from rolecall.pipelines.people_training import JobRequest, job_requests, people_training_set
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.pipelines.train import fit_calibrator, shapes
-from rolecall.platform.tables import TableStore
 from rolecall.serving import parts
 from rolecall.serving.people_loader import trained_part, untrained_part
 from rolecall.serving.people_policy import PeoplePolicy
@@ -75,12 +76,24 @@ class PeopleSteps(DailySteps):
         pairs = self._people_pairs(step, step.inputs["people"].folder)
         policy = PeoplePolicy(self.settings.policy, pairs.people, pairs.vectors)
         outcomes = Outcomes(events, pairs.people, pairs.jobs.catalogue)
-        start, end = step.as_of - timedelta(days=ranking.train_days), people_cutoff(step.as_of, ranking)
-        requests = job_requests(outcomes, pairs, policy, start=start, end=end, seed=ranking.seed)
+        window = Windows.of(step.as_of, ranking).people_learning
+        requests = job_requests(outcomes, pairs, policy, start=window.start, end=window.end, seed=ranking.seed)
         self._audit(step, pairs, events, requests)
-        return people_training_set(
+        examples = people_training_set(
             requests, pairs, progress=lambda done, total: step.report(f"{done:,}/{total:,} requests")
         )
+        LeakDetector().check(examples, window=window, judged=self._judged(step, pairs, events), label=APPLIED)
+        return examples
+
+    def _judged(self, step: StepContext, pairs: PeoplePairs, events: pl.DataFrame) -> set[tuple[str, int]]:
+        """The job and the row of each person that evaluation asks about: people who had not applied before."""
+        ranking, people = self.settings.ranking, pairs.people
+        window = Windows.of(step.as_of, ranking).people_evaluation
+        targets = collect_people_targets(
+            events, people.candidate_ids, start=window.start, end=window.end, seed=ranking.seed
+        )
+        asked = ((target.job_id, people.row_of(name)) for target in targets for name in target.candidate_ids)
+        return {(job_id, row) for job_id, row in asked if row is not None}
 
     def _audit(self, step: StepContext, pairs: PeoplePairs, events: pl.DataFrame, requests: list[JobRequest]) -> None:
         step.report("leak audit")
@@ -95,15 +108,9 @@ class PeopleSteps(DailySteps):
 
     def _since(self, step: StepContext) -> datetime:
         """The earliest instant that training or evaluation asks about."""
-        ranking = self.settings.ranking
-        return min(step.as_of - timedelta(days=ranking.train_days), people_cutoff(step.as_of, ranking))
+        return Windows.of(step.as_of, self.settings.ranking).earliest
 
     def _people_pairs(self, step: StepContext, folder: Path) -> PeoplePairs:
         jobs = self._pairs(step)
         people, words, vectors = open_people(folder, jobs)
         return PeoplePairs(people, words, vectors, jobs)
-
-
-def known_jobs(tables: TableStore, versions: Versions, as_of: datetime) -> pl.DataFrame:
-    """job_id and employer_id of every job known at an instant, expired ones included."""
-    return read_as_of(tables, JOBS, versions, as_of).select("job_id", "employer_id")

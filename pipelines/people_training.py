@@ -18,14 +18,12 @@ import numpy.typing as npt
 from rolecall.features.catalogue import Rows
 from rolecall.features.people_columns import PEOPLE_COLUMNS
 from rolecall.features.people_pairs import PeoplePairs
-from rolecall.pipelines.examples import TrainingSet
+from rolecall.pipelines.examples import Origin, TrainingSet
+from rolecall.pipelines.knowledge import Windows
 from rolecall.pipelines.people_outcomes import Outcomes
-from rolecall.pipelines.requests import HELD_OUT_PERCENT, choose, hashed
+from rolecall.pipelines.requests import HELD_OUT_PERCENT, choose, hashed, scatter, scattered
 from rolecall.platform.settings import RankingSettings
 from rolecall.serving.people_policy import PeoplePolicy
-
-ANSWER_DAYS = 7
-"""How long employers may take to answer: so much more is held out than in the other direction."""
 
 DAYS_A_JOB = 2
 """Days of a job's life that are asked about."""
@@ -52,13 +50,13 @@ class JobRequest:
 
 def people_cutoff(as_of: datetime, settings: RankingSettings) -> datetime:
     """Nothing at or after this instant is learned from: it belongs to the evaluation of people."""
-    return as_of - timedelta(days=settings.evaluation_days + ANSWER_DAYS)
+    return Windows.of(as_of, settings).people_learning.end
 
 
 def job_requests(
     outcomes: Outcomes, pairs: PeoplePairs, policy: PeoplePolicy, *, start: datetime, end: datetime, seed: int
 ) -> list[JobRequest]:
-    """At most MOST_REQUESTS requests of [start, end) in which something happened, in order of job and day."""
+    """At most MOST_REQUESTS requests of [start, end) in which something happened, in an order drawn by hash."""
     asked = {
         f"{pairs.jobs.catalogue.job_ids[job]} @ {day:%Y-%m-%d}": (int(job), day)
         for job in outcomes.jobs()
@@ -66,7 +64,7 @@ def job_requests(
         if outcomes.between(int(job), _us(day), _us(end)).labels.any()
     }
     kept = choose(list(asked), limit=MOST_REQUESTS, seed=seed)
-    requests = (_request(outcomes, pairs, policy, *asked[name], end, seed) for name in sorted(kept))
+    requests = (_request(outcomes, pairs, policy, *asked[name], end, seed) for name in scattered(kept, seed=seed))
     return [request for request in requests if len(request.rows)]
 
 
@@ -74,7 +72,7 @@ def people_training_set(
     requests: list[JobRequest], pairs: PeoplePairs, *, progress: Progress = lambda done, total: None
 ) -> TrainingSet:
     """Feature rows of the requests, computed as serving computes them."""
-    columns = tuple(PEOPLE_COLUMNS)
+    columns, job_ids = tuple(PEOPLE_COLUMNS), pairs.jobs.catalogue.job_ids
     blocks = list(_matrices(requests, pairs, columns, progress))
     return TrainingSet(
         features=np.concatenate([np.zeros((0, len(columns)), np.float32), *blocks]),
@@ -84,6 +82,11 @@ def people_training_set(
         groups=np.array([len(request.rows) for request in requests], np.int32),
         times=np.array([int(_us(request.at)) for request in requests], np.int64),
         held_out=np.array([request.held_out for request in requests], np.bool_),
+        origin=Origin(
+            requests=tuple(f"{job_ids[request.job]} @ {request.at:%Y-%m-%d}" for request in requests),
+            askers=tuple(job_ids[request.job] for request in requests),
+            items=np.concatenate([np.zeros(0, np.int32), *(request.rows for request in requests)]),
+        ),
     )
 
 
@@ -117,6 +120,7 @@ def _request(
     drawn = random.integers(0, max(len(visible), 1), OTHERS_A_REQUEST).astype(np.int32)
     rows = np.union1d(happened.rows, np.union1d(outcomes.engaged_before(job, _us(at)), drawn)).astype(np.int32)
     rows = rows[visible[rows]]
+    rows = rows[scatter(f"{job_id} @ {at:%Y-%m-%d}", len(rows), seed=seed)]
     labels, shown = np.zeros(len(pairs.people), np.int8), np.zeros(len(pairs.people), np.bool_)
     labels[happened.rows], shown[happened.rows] = happened.labels, happened.shown
     return JobRequest(

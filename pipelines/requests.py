@@ -8,14 +8,17 @@ candidate with a job is a request of its own, and its negatives are sampled late
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from rolecall.features.activity import TIMESTAMP
 from rolecall.features.schema import ENGAGEMENT_EVENTS
 from rolecall.pipelines.examples import LABELS
+from rolecall.pipelines.knowledge import Window
 
 HELD_OUT_PERCENT = 15
 _SHOWN_TO = ["request_id", "candidate_id"]
@@ -35,8 +38,11 @@ REQUEST_SCHEMA = pl.Schema(
 
 def collect_requests(events: pl.DataFrame, *, start: datetime, end: datetime) -> pl.DataFrame:
     """Requests made in [start, end) with the responses before `end`, in order of request and job (REQUEST_SCHEMA)."""
-    told = events.filter(pl.col("actor") == "candidate", pl.col("occurred_at") < end).with_columns(
-        pl.col("kind").replace_strict(LABELS, default=0, return_dtype=pl.Int8).alias("label")
+    told = (
+        Window(start=start, end=end)
+        .told(events)
+        .filter(pl.col("actor") == "candidate")
+        .with_columns(pl.col("kind").replace_strict(LABELS, default=0, return_dtype=pl.Int8).alias("label"))
     )
     rows = pl.concat([_shown(told, start), _engaged(told, start)])
     requests = rows.select("request").unique().sort("request")
@@ -59,6 +65,19 @@ def choose_requests(requests: pl.DataFrame, *, limit: int, seed: int) -> pl.Data
 def choose(names: Sequence[str], *, limit: int, seed: int) -> set[str]:
     """At most `limit` of the names, chosen by hash."""
     return set(sorted(names, key=lambda name: (hashed(f"sample {seed}", name), name))[:limit])
+
+
+def scattered(names: Iterable[str], *, seed: int) -> list[str]:
+    """The names in an order that follows from a hash of each: the place in a file says nothing of what is there."""
+    return sorted(names, key=lambda name: (hashed(f"order {seed}", name), name))
+
+
+def scatter(name: str, count: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """An order of a request's rows drawn from its name: where a row stands says nothing of its label.
+
+    LightGBM breaks ties by the order of rows; positives that come first would be preferred for that alone.
+    """
+    return np.random.default_rng(hashed(f"rows {seed}", name)).permutation(count)
 
 
 def _shown(told: pl.DataFrame, start: datetime) -> pl.DataFrame:

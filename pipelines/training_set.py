@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ from rolecall.features.schema import ENGAGEMENT_EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.text import candidate_text
 from rolecall.features.views import candidate_feature_columns, job_feature_columns
-from rolecall.pipelines.examples import TrainingSet
-from rolecall.pipelines.requests import choose_requests, collect_requests
+from rolecall.pipelines.examples import Origin, TrainingSet
+from rolecall.pipelines.knowledge import Windows
+from rolecall.pipelines.requests import choose_requests, collect_requests, scatter, scattered
 from rolecall.platform.settings import RankingSettings
 
 Embed = Callable[[Sequence[str]], Floats]
@@ -65,7 +66,7 @@ def training_columns(service: str) -> tuple[str, ...]:
 
 def training_cutoff(as_of: datetime, settings: RankingSettings) -> datetime:
     """Nothing at or after this instant is learned from: it belongs to evaluation."""
-    return as_of - timedelta(days=settings.evaluation_days)
+    return Windows.of(as_of, settings).learning.end
 
 
 def build_training_set(
@@ -84,13 +85,14 @@ def build_training_set(
     """Feature rows of the requests in [start, end), known through responses before `end`.
 
     `retrieve` gives hard negatives to requests without impressions; without it all negatives are random.
-    Jobs the catalogue does not hold are left out.
+    Jobs the catalogue does not hold are left out. Requests, and rows in them, come in an order drawn by hash.
     """
     chosen = choose_requests(
         collect_requests(events, start=start, end=end), limit=settings.max_training_requests, seed=settings.seed
     )
-    requests = list(_requests(chosen, pairs.catalogue))
     who = dict(chosen.select("request", "candidate_id").iter_rows())
+    named = {request.name: request for request in _requests(chosen, pairs.catalogue)}
+    requests = [named[name] for name in scattered(named, seed=settings.seed)]
     contexts = read_contexts(store, [(who[request.name], request.at) for request in requests], service)
     preparer = Preparer(pairs, contexts, embed)
     own = _own_rows(events, pairs.catalogue, end)
@@ -108,6 +110,11 @@ def build_training_set(
         groups=np.array([len(request.rows) for request in requests], np.int32),
         times=np.array([int(request.at.timestamp() * 1e6) for request in requests], np.int64),
         held_out=np.array([request.held_out for request in requests], np.bool_),
+        origin=Origin(
+            requests=tuple(request.name for request in requests),
+            askers=tuple(who[request.name] for request in requests),
+            items=_join([request.rows for request in requests], np.int32),
+        ),
     )
 
 
@@ -163,12 +170,13 @@ class _Sampler:
             hard = self._hard(request.at, context, taken, random, wanted // 2)
         easy = self._easy(request.at, np.concatenate([taken, hard]), random, wanted - len(hard))
         extra = np.sort(np.concatenate([hard, easy]))
+        order = scatter(request.name, len(request.rows) + len(extra), seed=self.settings.seed)
         return _Request(
             name=request.name,
             at=request.at,
-            rows=np.concatenate([request.rows, extra]),
-            labels=np.concatenate([request.labels, np.zeros(len(extra), np.int8)]),
-            shown=np.concatenate([request.shown, np.zeros(len(extra), np.bool_)]),
+            rows=np.concatenate([request.rows, extra])[order],
+            labels=np.concatenate([request.labels, np.zeros(len(extra), np.int8)])[order],
+            shown=np.concatenate([request.shown, np.zeros(len(extra), np.bool_)])[order],
             held_out=request.held_out,
         )
 

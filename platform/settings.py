@@ -137,6 +137,14 @@ class PolicySettings(_Part):
     hide_dismissed: bool = True
 
 
+class FairnessSettings(_Part):
+    """What a release's fairness is audited by. A file of groups is read by the audit alone and is never a feature."""
+
+    candidate_groups: str = Field(default="", description="Parquet or CSV: candidate_id, group; empty: no groups")
+    job_groups: str = Field(default="", description="the same of jobs: job_id, group")
+    swaps: int = Field(default=100, ge=0, le=10_000, description="candidates whose name and pronouns are swapped")
+
+
 class ServeSettings(_Part):
     """The HTTP side."""
 
@@ -178,6 +186,7 @@ class Settings(_Part):
     ranking: RankingSettings = RankingSettings()
     policy: PolicySettings = PolicySettings()
     gate: GateRules = Field(default_factory=lambda: GateRules.model_validate({}))
+    fairness: FairnessSettings = FairnessSettings()
     serve: ServeSettings = ServeSettings()
     retention: RetentionSettings = RetentionSettings()
 

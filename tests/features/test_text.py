@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecall.features.context import CandidateContext
+from rolecall.features.names import GIVEN_NAMES
 from rolecall.features.text import (
     candidate_lexical_text,
     candidate_text,
     job_lexical_text,
     job_text,
+    neutral,
     text_hash,
     tokens,
 )
@@ -30,6 +32,30 @@ def test_a_job_reads_title_first_then_employer_skills_category_and_a_cut_descrip
     text = job_text(JOB)
     assert text.startswith("Data Engineer | Acme | sql, python | data | word word")
     assert text.count("word") == 48
+
+
+def test_a_resume_is_read_without_names_and_pronouns() -> None:
+    assert neutral("Mary, 5 years as a nurse. She is used to: charts.") == "5 years as a nurse. is used to: charts."
+    assert neutral("Lakisha Washington, PhD. His work at IBM.") == "PhD. work at IBM."
+    assert neutral("Mr. Smith: MS Office, HIS systems") == "Smith: MS Office, HIS systems"
+
+
+@given(
+    st.sampled_from(sorted(GIVEN_NAMES)),
+    st.sampled_from(sorted(GIVEN_NAMES)),
+    st.sampled_from(["{0}: cook, 3 years.", "Cook. {0} has {1} own knives", "{0} Miller, {2} cooks. Ask {0}."]),
+)
+@settings(deadline=None)
+def test_a_profile_reads_the_same_under_any_name(one: str, other: str, resume: str) -> None:
+    he, she = (resume.format(one, "his", "he"), resume.format(other, "her", "she"))
+    titles = ("cook",)
+    texts = [candidate_text(CandidateContext(desired_titles=titles, resume_text=text)) for text in (he, she)]
+    assert texts[0] == texts[1]
+
+
+@given(st.lists(st.sampled_from(["cook", "SQL", "Mason", "C++", "Berlin", "the", "HE", "shed", "this"]), max_size=20))
+def test_other_words_stay(words: list[str]) -> None:
+    assert neutral(" ".join(words)).split() == words
 
 
 def test_absent_and_null_columns_leave_no_trace() -> None:

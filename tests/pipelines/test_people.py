@@ -17,8 +17,9 @@ from rolecall.features.people_columns import PEOPLE_COLUMNS
 from rolecall.features.people_pairs import LOOKBACK, PeoplePairs
 from rolecall.features.schema import EVENTS
 from rolecall.pipelines.evaluation.people_targets import collect_people_targets
+from rolecall.pipelines.knowledge import Window
+from rolecall.pipelines.leaks import LeakDetector, PeopleLeakAudit
 from rolecall.pipelines.people import build_people, open_people, people_as_of, profiles_of
-from rolecall.pipelines.people_leaks import PeopleLeakAudit
 from rolecall.pipelines.people_outcomes import APPLIED, ENGAGED, INVITED, MUTUAL, Outcomes
 from rolecall.pipelines.people_training import JobRequest, job_requests, people_training_set
 from rolecall.platform.errors import GateRefusedError
@@ -205,6 +206,19 @@ def audit(side: Side, **over: Any) -> PeopleLeakAudit:
 
 def test_the_columns_of_people_do_not_leak(world: World, side: Side, requests: list[JobRequest]) -> None:
     audit(side).check(world.events, requests[:: len(requests) // 3])
+
+
+def test_the_training_set_of_people_shows_no_leak_and_a_planted_one_is_named(
+    world: World, side: Side, requests: list[JobRequest]
+) -> None:
+    examples = people_training_set(requests, side.pairs)
+    window = Window(start=world.start, end=world.as_of)
+    assert LeakDetector().findings(examples, window=window) == ()
+    assert examples.origin is not None
+    features = examples.features.copy()
+    features[:, examples.columns.index("positions")] = examples.origin.items
+    (found,) = LeakDetector().findings(replace(examples, features=features), window=window)
+    assert (found.kind, found.column, found.evidence["names"]) == ("identity", "positions", "item")
 
 
 def knows_the_response(candidates: pl.DataFrame, events: pl.DataFrame, jobs: pl.DataFrame) -> pa.Table:

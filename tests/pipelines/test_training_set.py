@@ -44,11 +44,14 @@ def test_both_rankers_columns_are_there_and_content_has_nothing_of_other_candida
 
 def test_shown_rows_are_what_serving_would_compute_at_the_request(world: World, examples: TrainingSet) -> None:
     requests = collect_requests(world.events, start=world.start, end=world.cutoff)
-    number = int(np.argmax(examples.shown[np.concatenate(([0], np.cumsum(examples.groups)[:-1]))]))
+    number = int(np.repeat(np.arange(examples.requests), examples.groups)[np.argmax(examples.shown)])
     first = int(examples.groups[:number].sum())
     rows = requests.filter(pl.col("at").dt.epoch("us") == int(examples.times[number]))
     at, who = rows["at"][0], rows["candidate_id"][0]
-    jobs = world.pairs.catalogue.rows_of(rows["job_id"].to_list())
+    assert examples.origin is not None
+    part = slice(first, first + int(examples.groups[number]))
+    jobs = examples.origin.items[part]
+    assert set(world.pairs.catalogue.ids_of(jobs[examples.shown[part]])) == set(rows["job_id"])
     context = read_contexts(world.store, [(who, at)], "ranker_full")[0]
     expected = world.pairs.matrix(
         Preparer(world.pairs, [context], world.embed).prepare(context),
@@ -57,7 +60,7 @@ def test_shown_rows_are_what_serving_would_compute_at_the_request(world: World, 
         job_features=job_columns_at(world.store, world.pairs.catalogue, jobs, [at] * len(jobs), "ranker_full"),
         columns=examples.columns,
     )
-    np.testing.assert_array_equal(examples.features[first : first + len(jobs)], expected)
+    np.testing.assert_array_equal(examples.features[part], expected)
     assert context.history == tuple(
         list(
             dict.fromkeys(

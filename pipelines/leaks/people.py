@@ -1,4 +1,5 @@
-"""The leak audit of the people's columns: would they say the same if what they may not know had never happened?
+"""Replay of the columns that people are recommended by: would they say the same had what they may not know
+never been?
 
 For a few requests the table of people is built again by the same code and every column computed from it,
 
@@ -9,7 +10,7 @@ For a few requests the table of people is built again by the same code and every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +22,19 @@ from rolecall.features.job_vectors import JobVectors
 from rolecall.features.people import People
 from rolecall.features.people_columns import PEOPLE_COLUMNS
 from rolecall.features.people_pairs import PeoplePairs
+from rolecall.pipelines.knowledge import before
+from rolecall.pipelines.leaks.findings import KINDS, Finding, Kind, refuse
 from rolecall.pipelines.people import people_as_of
 from rolecall.pipelines.people_training import JobRequest
-from rolecall.platform.errors import GateRefusedError
 
 MOST_PEOPLE = 6
 """People of each request that are looked at alone."""
+
+_WORDS = {
+    **KINDS,
+    "future": "people columns that know what comes later",
+    "others": "people columns that know other people",
+}
 
 MakePeople = Callable[[pl.DataFrame, pl.DataFrame, pl.DataFrame], pa.Table]
 """Makes the table of people as `people_as_of` does."""
@@ -43,24 +51,26 @@ class PeopleLeakAudit:
 
     def check(self, events: pl.DataFrame, sampled: Sequence[JobRequest]) -> None:
         """Raise GateRefusedError that names every leaking column."""
-        future, others = set[str](), set[str]()
+        refuse(self.findings(events, sampled), words=_WORDS)
+
+    def findings(self, events: pl.DataFrame, sampled: Sequence[JobRequest]) -> tuple[Finding, ...]:
+        """A finding for each leaking column and kind, in order of column."""
+        found: dict[tuple[Kind, str], Finding] = {}
         for request in sampled:
-            rows = request.rows[:MOST_PEOPLE]
-            expected = self._columns(events, request, rows)
-            past = events.filter(pl.col("occurred_at") < request.at)
-            future |= _changed(expected, self._columns(past, request, rows))
-            for place, row in enumerate(rows):
-                name = self.pairs.people.candidate_ids[row]
-                own = events.filter(pl.col("candidate_id") == name)
-                alone = self._columns(own, request, rows[place : place + 1])
-                others |= _changed(expected[place : place + 1], alone)
-        if future or others:
-            raise GateRefusedError(
-                f"people columns that know what comes later: {sorted(future)}; "
-                f"people columns that know other people: {sorted(others)}",
-                "the job's content, and what the person did strictly before the request",
-                "correct the feature; pipelines/people_leaks.py says how it was found",
-            )
+            for finding in self._request(events, request):
+                found.setdefault((finding.kind, finding.column), finding)
+        return tuple(found[key] for key in sorted(found))
+
+    def _request(self, events: pl.DataFrame, request: JobRequest) -> Iterator[Finding]:
+        rows = np.sort(request.rows[:MOST_PEOPLE])  # a table of people is in order of their ids
+        expected = self._columns(events, request, rows)
+        past = self._columns(events.filter(before(request.at)), request, rows)
+        yield from _findings("future", expected, past, request)
+        for place, row in enumerate(rows):
+            name = self.pairs.people.candidate_ids[row]
+            own = events.filter(pl.col("candidate_id") == name)
+            alone = self._columns(own, request, rows[place : place + 1])
+            yield from _findings("others", expected[place : place + 1], alone, request)
 
     def _columns(self, events: pl.DataFrame, request: JobRequest, rows: Rows) -> Floats:
         """Every column of some people, from a table of people made anew. Their profiles are no events: they stay."""
@@ -78,6 +88,15 @@ class PeopleLeakAudit:
         return pairs.matrix(pairs.prepare(question), everybody, at=request.at, columns=columns)
 
 
-def _changed(expected: Floats, found: Floats) -> set[str]:
+def _findings(kind: Kind, expected: Floats, found: Floats, request: JobRequest) -> Iterator[Finding]:
     alike = np.isclose(expected, found, rtol=1e-5, atol=1e-6, equal_nan=True)
-    return {name for column, name in enumerate(PEOPLE_COLUMNS) if not alike[:, column].all()}
+    for column, name in enumerate(PEOPLE_COLUMNS):
+        if not alike[:, column].all():
+            row = int(np.argmin(alike[:, column]))
+            evidence: dict[str, float | str] = {
+                "request": f"{request.at:%Y-%m-%d %H:%M:%S}",
+                "people changed": float((~alike[:, column]).mean()),
+                "held": float(expected[row, column]),
+                "without it": float(found[row, column]),
+            }
+            yield Finding(kind=kind, column=name, evidence=evidence)
