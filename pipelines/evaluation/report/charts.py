@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -141,7 +142,7 @@ def calibration_plot(bins: Sequence[Bin]) -> Plot | None:
     points = [(axis.at(one.predicted), 100 - axis.at(one.observed), one) for one in bins]
     ends = (axis.at(axis.low), axis.at(axis.high))
     drawn = [_grid(axis), _level_grid(axis), _segment(ends[0], 100 - ends[0], ends[1], 100 - ends[1], "reference")]
-    drawn += [_segment(a[0], a[1], b[0], b[1], "release curve") for a, b in zip(points[:-1], points[1:], strict=True)]
+    drawn += [_segment(a[0], a[1], b[0], b[1], "release curve") for a, b in pairwise(points)]
     drawn += [
         f'<circle class="release dot" cx="{_p(x)}" cy="{_p(y)}" r="{_radius(one.count, most):.1f}"/>'
         for x, y, one in points

@@ -96,7 +96,7 @@ class Bin:
 @dataclass(frozen=True, kw_only=True)
 class Probability:
     """How good the apply probability is. `figures`: auc, grouped_auc, normalized_entropy, base_rate, intercept, slope
-    with its 95% interval slope_low to slope_high, ece, and constant_ece: the error that the base rate given to everybody
+    with its 95% interval slope_low to slope_high, ece, and constant_ece: the error that the base rate given to all
     would have in the same bins."""
 
     figures: Mapping[str, float]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from rolecall.pipelines.evaluation.report import charts, tables, wording
+from rolecall.pipelines.evaluation.report import charts, sections, tables, wording
 from rolecall.pipelines.evaluation.report.figures import Report
 from rolecall.pipelines.evaluation.report.weaknesses import unmeasured, weaknesses
 
@@ -98,5 +98,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"tables": tables, "wording": wording}
+    environment.globals |= {"tables": tables, "sections": sections, "wording": wording}
     return environment

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
 from rolecall.pipelines.evaluation.metrics import Interval
-from rolecall.pipelines.evaluation.report import gather_report
 from rolecall.pipelines.evaluation.report.figures import Report
+from rolecall.pipelines.evaluation.report.write import gather_report
 from rolecall.pipelines.evaluation.targets import Target
 from rolecall.platform.release import Manifest, Part, release_id
 
@@ -148,7 +148,7 @@ def evaluation(
     """Values drawn for each target; `skill` moves the release's upwards."""
     rng, asked = np.random.default_rng(seed), targets(count)
     hard = np.random.default_rng(3).random(count)
-    level = {name: skill if name == FUNNEL else 0.25 + 0.1 * (zlibish(name) % 3) for name in systems}
+    level = {name: skill if name == FUNNEL else 0.25 + 0.1 * (letters(name) % 3) for name in systems}
 
     def values(mean: float) -> np.ndarray:
         return np.clip(mean + 0.7 * (hard - 0.5) + rng.normal(0, 0.12, count), 0, 1)
@@ -194,7 +194,7 @@ def evaluation(
     )
 
 
-def zlibish(name: str) -> int:
+def letters(name: str) -> int:
     return sum(map(ord, name))
 
 
@@ -228,6 +228,12 @@ def audit() -> Audit:
 
 
 @pytest.fixture
+def draw() -> Callable[..., Detailed]:
+    """`evaluation`, for tests that want another."""
+    return evaluation
+
+
+@pytest.fixture
 def judged() -> Judged:
     """A release that is better than its champion, with everything measured."""
     people = evaluation(80, skill=0.5, seed=8, systems=(FUNNEL, "dense"))
@@ -239,6 +245,18 @@ def judged() -> Judged:
         titles={f"{JOB}-{row}": f"Title {row}" for row in range(JOBS)},
         people=(replace(people, lists={}), replace(people, lists={})),
         fairness=audit(),
+    )
+
+
+@pytest.fixture(scope="session")
+def judged_small() -> Judged:
+    """A release with few targets and no champion, for tests that render many pages."""
+    return Judged(
+        manifest=manifest(),
+        evaluation=replace(evaluation(12), impressions=None, catalogue={}),
+        champion=None,
+        verdict=verdict("first"),
+        titles={f"{JOB}-{row}": "" for row in range(JOBS)},
     )
 
 
