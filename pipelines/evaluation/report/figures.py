@@ -106,7 +106,7 @@ class Probability:
 
 @dataclass(frozen=True, kw_only=True)
 class Fairness:
-    """Name swaps asked and changed, and by group the exposure it got over everybody's."""
+    """Name swaps asked and changed, and by group the exposure it got over that of the others."""
 
     swaps: int
     changed: int

@@ -142,7 +142,7 @@ def catalogue(direction: Direction) -> tuple[Forest, ...]:
 
 
 def exposure(fairness: Fairness) -> Forest:
-    """Exposure of each group over everybody's."""
+    """Exposure of each group over that of the others."""
     axis = charts.axis_over([0.8, 1.0, *_ends(fairness.exposure.values())])
     rows = tuple(
         Row(
@@ -153,7 +153,7 @@ def exposure(fairness: Fairness) -> Forest:
         for group, ratio in fairness.exposure.items()
     )
     return Forest(
-        caption="Exposure of a group over everybody\u2019s",
+        caption="Exposure of a group over that of the others",
         meaning="1 is parity; under 0.8, four fifths, unequal treatment is presumed (EEOC Uniform Guidelines, 1978).",
         first="Group",
         heads=("Ratio", "Count"),

@@ -127,7 +127,7 @@ class VerdictLike(Protocol):
 
 
 class GapLike(Protocol):
-    """The exposure one group got over everybody's."""
+    """The exposure one group got over that of the others."""
 
     @property
     def ratio(self) -> IntervalLike: ...

@@ -211,11 +211,11 @@ def _of_fairness(fairness: Fairness) -> Iterator[Weakness]:
         yield Weakness(severity="worse", text=f"{text}.")
     for group, ratio in fairness.exposure.items():
         if ratio.known and ratio.high < EVEN_EXPOSURE:
-            text = f"Surely gets less exposure than everybody: {wording.plain(group)}"
-            yield Weakness(severity="worse", text=f"{text}, {wording.number(ratio.mean)} {_range(ratio)} of the mean.")
+            text = f"Surely gets less exposure than the others: {wording.plain(group)}"
+            yield Weakness(severity="worse", text=f"{text}, {wording.number(ratio.mean)} {_range(ratio)} of theirs.")
         elif ratio.known and ratio.mean < EVEN_EXPOSURE:
-            text = f"May get less exposure than everybody: {wording.plain(group)}"
-            yield Weakness(severity="weak", text=f"{text}, {wording.number(ratio.mean)} {_range(ratio)} of the mean.")
+            text = f"May get less exposure than the others: {wording.plain(group)}"
+            yield Weakness(severity="weak", text=f"{text}, {wording.number(ratio.mean)} {_range(ratio)} of theirs.")
 
 
 def _of_latency(latency: Latency) -> Iterator[Weakness]:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from rolecall.pipelines.evaluation.calibration import Bin, Calibration
+from rolecall.pipelines.evaluation.impressions import ImpressionQuality
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
-from rolecall.pipelines.evaluation.metrics import Interval
-from rolecall.pipelines.evaluation.report.figures import Report
+from rolecall.pipelines.evaluation.report.figures import Estimate, Report
 from rolecall.pipelines.evaluation.report.write import gather_report
 from rolecall.pipelines.evaluation.targets import Target
 from rolecall.platform.release import Manifest, Part, release_id
@@ -23,44 +24,6 @@ JOB = "job-canary-91bc"
 METRICS = ("recall@10", "hr@10", "hr@50", "ndcg@10", "mrr", "recall@50", "recall@500")
 JOBS = 400
 CHECKS = ("targets", "against champion", "slice candidate=new", "calibration", "p99", "size", "schema", "fairness")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bin:
-    predicted: float
-    observed: float
-    count: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    slope: float = 0.84
-    slope_low: float = 0.79
-    slope_high: float = 0.89
-    intercept: float = -0.12
-    ece: float = 0.0113
-    constant_ece: float = 0.0386
-    bins: tuple[Bin, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Impressions:
-    auc: float = 0.7312
-    grouped_auc: float = 0.6891
-    normalized_entropy: float = 0.9127
-    base_rate: float = 0.0461
-    count: int = 48211
-    calibration: Calibration = Calibration()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Detailed(Evaluation):
-    """An evaluation that kept its lists."""
-
-    reachable: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    lists: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
-    catalogue: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    impressions: Impressions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +51,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    ratio: Interval
+    ratio: Estimate
     count: int = 100
 
 
@@ -104,12 +67,12 @@ class Judged:
     """Everything `write_report` takes, to replace parts of at will."""
 
     manifest: Manifest
-    evaluation: Detailed
-    champion: Detailed | None
+    evaluation: Evaluation
+    champion: Evaluation | None
     verdict: Verdict
     titles: Mapping[str, str]
-    rival: Detailed | None = None
-    people: tuple[Detailed, Detailed | None] | None = None
+    rival: Evaluation | None = None
+    people: tuple[Evaluation, Evaluation | None] | None = None
     fairness: Audit | None = None
     champion_id: str = "b77008bee694668c"
 
@@ -144,7 +107,7 @@ def targets(count: int) -> tuple[Target, ...]:
 
 def evaluation(
     count: int = 240, *, skill: float = 0.6, seed: int = 1, systems: Sequence[str] = (FUNNEL, "tfidf", "popularity")
-) -> Detailed:
+) -> Evaluation:
     """Values drawn for each target; `skill` moves the release's upwards."""
     rng, asked = np.random.default_rng(seed), targets(count)
     hard = np.random.default_rng(3).random(count)
@@ -164,7 +127,7 @@ def evaluation(
         )
         for name, mean in level.items()
     }
-    return Detailed(
+    return Evaluation(
         targets=asked,
         systems=main,
         stages={"recall@1000": np.clip(values(0.97), 0, 1), "coarse_recall@500": np.clip(values(0.9), 0, 1)},
@@ -190,12 +153,21 @@ def evaluation(
             }
             for name in systems
         },
-        impressions=Impressions(calibration=Calibration(bins=bins())),
+        impressions=quality(),
     )
 
 
 def letters(name: str) -> int:
     return sum(map(ord, name))
+
+
+def quality() -> ImpressionQuality:
+    told = Calibration(
+        slope=0.84, slope_low=0.79, slope_high=0.89, intercept=-0.12, ece=0.0113, constant_ece=0.0386, bins=bins()
+    )
+    return ImpressionQuality(
+        auc=0.7312, grouped_auc=0.6891, normalized_entropy=0.9127, base_rate=0.0461, count=48211, calibration=told
+    )
 
 
 def bins() -> tuple[Bin, ...]:
@@ -221,14 +193,14 @@ def verdict(outcome: str = "better", failed: Sequence[str] = ()) -> Verdict:
 
 def audit() -> Audit:
     exposure = {
-        "age 50 and over": Gap(ratio=Interval(mean=0.712, low=0.66, high=0.77, count=90), count=90),
-        "women": Gap(ratio=Interval(mean=1.021, low=0.94, high=1.11, count=210), count=210),
+        "age 50 and over": Gap(ratio=Estimate(mean=0.712, low=0.66, high=0.77, count=90), count=90),
+        "women": Gap(ratio=Estimate(mean=1.021, low=0.94, high=1.11, count=210), count=210),
     }
     return Audit(exposure=exposure)
 
 
 @pytest.fixture
-def draw() -> Callable[..., Detailed]:
+def draw() -> Callable[..., Evaluation]:
     """`evaluation`, for tests that want another."""
     return evaluation
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC
+from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
 from rolecall.pipelines.evaluation.report.gather import histogram
 from rolecall.pipelines.evaluation.report.page import render
 from rolecall.pipelines.evaluation.report.recorded import recorded_report, report_of_run
 from rolecall.platform.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from conftest import Detailed, Judged
+    from conftest import Judged
 
 
 def test_wins_ties_and_losses_are_all_targets(judged: Judged) -> None:
@@ -58,7 +58,7 @@ def test_without_a_champion_samples_are_against_the_best_baseline(judged: Judged
     assert samples.against == best
 
 
-def test_other_targets_than_the_champions_need_a_rival(judged: Judged, draw: Callable[..., Detailed]) -> None:
+def test_other_targets_than_the_champions_need_a_rival(judged: Judged, draw: Callable[..., Evaluation]) -> None:
     apart = replace(judged, champion=draw(120, seed=2))
     with pytest.raises(InputError):
         apart.report()
@@ -120,14 +120,8 @@ def test_files_that_hold_something_else_are_refused(judged: Judged) -> None:
 
 def files(judged: Judged) -> tuple[bytes, bytes]:
     """`evaluation.json` and `verdict.json` as the evaluate step writes them."""
-    ours, verdict = judged.evaluation, judged.verdict
-    told = ours.to_dict() | {"catalogue": ours.catalogue, "reachable": ours.interval(ours.reachable).to_dict()}
-    if (quality := ours.impressions) is not None:
-        bins = [[one.predicted, one.observed, one.count] for one in quality.calibration.bins]
-        numbers = {name: getattr(quality, name) for name in quality.__dataclass_fields__ if name != "calibration"}
-        levels = {n: v for n, v in vars(quality.calibration).items() if n != "bins"}
-        told |= {"impressions": numbers | {"calibration": levels | {"bins": bins}}}
+    verdict = judged.verdict
     checks = [{name: getattr(one, name) for name in one.__dataclass_fields__} for one in verdict.checks]
     rules = verdict.rules.model_dump(mode="json")
     said = {"checks": checks, "outcome": verdict.outcome, "rules": rules, "champion": judged.champion_id}
-    return json.dumps(told).encode(), json.dumps(said).encode()
+    return json.dumps(judged.evaluation.to_dict()).encode(), json.dumps(said).encode()

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rolecall.pipelines.evaluation.judge import Evaluation
 from rolecall.pipelines.evaluation.report import wording
 from rolecall.pipelines.evaluation.report.figures import Estimate, Report
 from rolecall.pipelines.evaluation.report.page import render
 from rolecall.pipelines.evaluation.report.write import write_report
 
 if TYPE_CHECKING:
-    from conftest import Detailed, Judged
+    from conftest import Judged
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 DRAWN_VOID = {"path", "line", "circle", "rect"}
@@ -234,7 +235,7 @@ def test_a_section_without_figures_is_absent_and_named_as_not_measured(
     assert "What this report cannot say" not in render(whole)
 
 
-def test_an_evaluation_of_nothing_gives_a_page(judged: Judged, draw: Callable[..., Detailed]) -> None:
+def test_an_evaluation_of_nothing_gives_a_page(judged: Judged, draw: Callable[..., Evaluation]) -> None:
     bare = replace(draw(0, systems=("funnel",)), lists={}, catalogue={}, impressions=None, slices={}, stages={})
     empty = replace(judged, evaluation=bare, champion=None, people=None, fairness=None)
     told = section(parsed(render(empty.report())), "badly").text()

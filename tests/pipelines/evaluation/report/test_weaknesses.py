@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from rolecall.pipelines.evaluation.judge import FUNNEL
+from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
 from rolecall.pipelines.evaluation.report.figures import Report
 from rolecall.pipelines.evaluation.report.weaknesses import Severity, weaknesses
 
 if TYPE_CHECKING:
-    from conftest import Detailed, Judged
+    from conftest import Judged
 
 ORDER = ("worse", "weak", "thin")
 
@@ -23,7 +23,7 @@ def said(report: Report, severity: Severity) -> str:
     return "\n".join(one.text for one in weaknesses(report) if one.severity == severity)
 
 
-def with_main(evaluation: Detailed, system: str, values: np.ndarray) -> Detailed:
+def with_main(evaluation: Evaluation, system: str, values: np.ndarray) -> Evaluation:
     table = dict(evaluation.systems[system]) | {"ndcg@10": values}
     return replace(evaluation, systems={**evaluation.systems, system: table})
 
@@ -66,7 +66,7 @@ def test_the_worst_slice_and_those_with_few_targets_are_named(judged: Judged) ->
 
 
 @pytest.mark.parametrize(("count", "warned"), [(60, True), (240, False)])
-def test_few_targets_are_warned_of(judged: Judged, draw: Callable[..., Detailed], count: int, warned: bool) -> None:
+def test_few_targets_are_warned_of(judged: Judged, draw: Callable[..., Evaluation], count: int, warned: bool) -> None:
     report = replace(judged, evaluation=draw(count), champion=None, people=None).report()
     assert (f"Only {count} targets" in said(report, "thin")) == warned
 
