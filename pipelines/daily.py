@@ -60,12 +60,14 @@ class DailyResult:
 def daily_run(settings: Settings, as_of: datetime) -> Run:
     """The run of one instant: the same instant, code and settings are the same run.
 
-    The gate's settings are no part of a release, but of its verdict: with others the release is judged anew.
+    The gate's rules and what fairness is audited by are no part of a release, but of its verdict: with others the
+    release is judged anew.
     """
     determinants = {
         "code": code_version(),
         "settings": published_settings(settings),
         "gate": settings.gate.model_dump(mode="json"),
+        "fairness": settings.fairness.model_dump(mode="json"),
     }
     return Run(settings.runs_dir, "daily", as_of, determinants)
 

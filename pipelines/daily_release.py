@@ -1,109 +1,30 @@
-"""The steps of the daily run that judge what was built: evaluate, release, gate, promote."""
+"""The last steps of the daily run: release, gate, promote."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rolecall.features.schema import EVENTS
 from rolecall.pipelines import assemble
-from rolecall.pipelines.daily_steps import VIEWS
-from rolecall.pipelines.evaluation.gate import Verdict, judge_refresh, judge_release
+from rolecall.pipelines.daily_evaluate import FAIRNESS, REFRESH_EVALUATION, EvaluateSteps
 from rolecall.pipelines.evaluation.gate.verdict import EVIDENCE_FILE, VERDICT_FILE
-from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation, Judge
-from rolecall.pipelines.evaluation.people_judge import PeopleJudge, people_metrics
-from rolecall.pipelines.evaluation.people_targets import collect_people_targets
-from rolecall.pipelines.evaluation.targets import collect_targets, fair_targets
-from rolecall.pipelines.materialize import feature_store, read_as_of
-from rolecall.pipelines.people import newest_profiles, people_as_of
-from rolecall.pipelines.people_steps import known_jobs
-from rolecall.pipelines.people_training import people_cutoff
-from rolecall.pipelines.refresh import RefreshSteps, models_as_of
+from rolecall.pipelines.evaluation.report.write import REPORT
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.mlflow_setup import log_release_model, release_tags
-from rolecall.platform.release import MANIFEST_FILE, Manifest, ReleaseBuilder, read_manifest
+from rolecall.platform.release import MANIFEST_FILE, ReleaseBuilder, read_manifest
 from rolecall.serving import parts
-from rolecall.serving.loader import load_release
 
-REFRESH_EVALUATION = "refresh_evaluation.json"
 REFRESHED_FOLDER = "refreshed"
+_JUDGED = {"verdict": VERDICT_FILE, "evidence": EVIDENCE_FILE, "fairness": FAIRNESS, "report": REPORT}
+"""What lies beside the evaluation in a release with new rankers."""
 _MODEL_CODE = "rolecall.serving.pyfunc_model"
-_NOBODY = "the champion recommends people for jobs and this release nobody: did an ingest lose the consent column?"
 _KEPT = "the champion's rankers over this day's catalogue, since the gate refused the new ones"
-_SHOWN = ("recall@10", "hr@10", "ndcg@10", "mrr")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Judges:
-    """One for each direction, and the one that champion and challenger are compared by."""
-
-    jobs: Judge
-    rivals: Judge
-    people: PeopleJudge
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answers:
-    """One release on the targets that releases are compared on; `people`: None where it recommends nobody."""
-
-    rivals: Evaluation
-    people: Evaluation | None
-
-
-class ReleaseSteps(RefreshSteps):
+class ReleaseSteps(EvaluateSteps):
     """All steps of the daily run."""
-
-    def evaluate(self, step: StepContext) -> StepResult:
-        """Today's rankers, the champion's over today's catalogue and the champion as it is, all on the same targets,
-        and what the gate says of the first two."""
-        judges = self._judges(step)
-        folder = step.file("assemble", assemble.RELEASE_FOLDER)
-        challenger, people = self._evaluate(step, folder, judges.jobs, judges.people)
-        ours = _Answers(rivals=challenger, people=people)
-        champion = self.registry.reconcile()
-        served = self._champion(step, judges, champion)
-        if served is not None and judges.rivals is not judges.jobs:
-            rivals, _ = self._evaluate(step, folder, judges.rivals, None, baselines=())
-            ours = _Answers(rivals=rivals, people=people)
-        refreshed = self._refreshed(step, judges, champion) if served is not None else None
-        against = refreshed or served
-        verdict = judge_release(
-            challenger,
-            against.rivals if against else None,
-            rules=self.settings.gate,
-            size_bytes=_size(folder),
-            **self._of_champion(step, champion),
-            people=_both(ours, against),
-            schema_errors=_lost_people(ours, served),
-            rival=ours.rivals,
-        )
-        again = self._judge_refresh(step, refreshed, served) if refreshed and served else None
-        if again and step.value("refresh", "release") == step.value("assemble", "release"):
-            verdict = again  # today's rankers are the champion's: only the catalogue is judged
-        _write_report(step.folder / assemble.EVALUATION, challenger, people)
-        if refreshed:
-            _write_report(step.folder / REFRESH_EVALUATION, refreshed.rivals, refreshed.people)
-        verdict.write(step.folder, champion=champion, refresh=again.to_dict() if again else None)
-        return StepResult(
-            values={
-                "champion": champion,
-                "passed": verdict.passed,
-                "reasons": list(verdict.reasons),
-                "refresh_passed": bool(again and again.passed),
-                "refresh_reasons": list(again.reasons) if again else [],
-                "refresh_metrics": _metrics(refreshed.rivals, refreshed.people) if refreshed else {},
-                "rows": [*evaluation_rows(challenger), *(people_rows(people) if people and people.targets else ())],
-            },
-            metrics=_metrics(challenger, people),
-        )
 
     def release(self, step: StepContext) -> StepResult:
         """Publish the folder with its evaluation, and enter it in the registry with alias `built`; the refreshed one
@@ -116,7 +37,7 @@ class ReleaseSteps(RefreshSteps):
             source, folder = step.file("refresh", assemble.RELEASE_FOLDER), step.folder / REFRESHED_FOLDER
             told = judged.values["refresh_metrics"]
             refreshed = self._publish(source, folder, judged.folder / REFRESH_EVALUATION, told)
-        for name in (assemble.EVALUATION, VERDICT_FILE):
+        for name in (assemble.EVALUATION, VERDICT_FILE, FAIRNESS, REPORT):
             self.registry.client.log_artifact(self.mlflow_run, str(step.file("evaluate", name)), "evaluation")
         return StepResult(values={"release": built, "refreshed": refreshed})
 
@@ -148,81 +69,6 @@ class ReleaseSteps(RefreshSteps):
             return StepResult(values={"promoted": False, "why": str(conflict)})
         return StepResult(values={"promoted": True, "why": why})
 
-    def _judges(self, step: StepContext) -> _Judges:
-        """Champion and challenger are compared on jobs that candidates found without being shown them, else the
-        champion would be asked about nothing but its own choices; on all targets where too few were found."""
-        versions, ranking = step.value("ingest", "versions"), self.settings.ranking
-        events = read_as_of(self.tables, EVENTS, versions, step.as_of)
-        start = step.as_of - timedelta(days=ranking.evaluation_days)
-        collect = partial(collect_targets, events, start=start, end=step.as_of, seed=ranking.seed)
-        targets, unprompted = collect(), collect(unprompted=True)
-        store = feature_store(self.settings, step.file("features", VIEWS))
-        candidates = newest_profiles(self.tables, versions, step.as_of)
-        visible = people_as_of(candidates, events.clear(), known_jobs(self.tables, versions, step.as_of))
-        people = collect_people_targets(
-            events,
-            visible["candidate_id"].to_pylist(),
-            start=people_cutoff(step.as_of, ranking),
-            end=step.as_of,
-            seed=ranking.seed,
-        )
-        rounds = self.settings.gate.statistics.bootstrap_rounds
-        jobs = Judge.prepare(targets, store, rounds=rounds)
-        fair = fair_targets(targets, unprompted, least=self.settings.gate.targets.least)
-        return _Judges(
-            jobs=jobs,
-            rivals=jobs if fair is targets else Judge.prepare(fair, store, rounds=rounds),
-            people=PeopleJudge(targets=people, rounds=rounds),
-        )
-
-    def _evaluate(
-        self, step: StepContext, folder: Path, jobs: Judge, people: PeopleJudge | None, **options: Any
-    ) -> tuple[Evaluation, Evaluation | None]:
-        """Jobs for people, and where the release recommends them (and `people` asks) people for jobs."""
-        with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
-            progress = partial(_told, step)
-            found = jobs.evaluate(release.funnel, progress=progress, **options)
-            if people is None or release.people is None:
-                return found, None
-            return found, people.evaluate(release.people, progress=progress, **options)
-
-    def _champion(self, step: StepContext, judges: _Judges, champion: str | None) -> _Answers | None:
-        """What is served answers; None where nothing is, or this very release."""
-        if champion is None or champion == step.value("assemble", "release"):
-            return None
-        return self._answers(step, self.registry.releases.fetch(champion), judges)
-
-    def _refreshed(self, step: StepContext, judges: _Judges, champion: str | None) -> _Answers | None:
-        """The refreshed release answers; None where there is none, or the champion changed since it was assembled."""
-        if not step.value("refresh", "release") or step.value("refresh", "champion") != champion:
-            return None
-        return self._answers(step, step.file("refresh", assemble.RELEASE_FOLDER), judges)
-
-    def _answers(self, step: StepContext, folder: Path, judges: _Judges) -> _Answers:
-        rivals, people = self._evaluate(step, folder, judges.rivals, judges.people, baselines=())
-        return _Answers(rivals=rivals, people=people)
-
-    def _judge_refresh(self, step: StepContext, refreshed: _Answers, served: _Answers) -> Verdict:
-        return judge_refresh(
-            refreshed.rivals,
-            served.rivals,
-            rules=self.settings.gate,
-            size_bytes=_size(step.file("refresh", assemble.RELEASE_FOLDER)),
-            people=_both(refreshed, served),
-            schema_errors=_lost_people(refreshed, served),
-        )
-
-    def _of_champion(self, step: StepContext, champion: str | None) -> dict[str, Any]:
-        """What the gate asks of the champion beside its answers."""
-        if champion is None:
-            return {}
-        manifest = self.registry.releases.manifest(champion)
-        return {
-            "champion_size_bytes": _served_bytes(manifest),
-            "champion_age_days": (step.as_of - datetime.fromisoformat(models_as_of(manifest))) / timedelta(days=1),
-            "champion_must_go": self.registry.taints.find(champion) is not None,
-        }
-
     def _publish(self, source: Path, folder: Path, evaluation: Path, metrics: Mapping[str, float]) -> str:
         """Seal the assembled parts of `source` with their evaluation, publish and register them. Returns the id, which
         stays what it was."""
@@ -232,7 +78,7 @@ class ReleaseSteps(RefreshSteps):
             builder.add(part.name, part.file, source=source / part.file, content=part.content)
         builder.add("evaluation", assemble.EVALUATION, source=evaluation, identity=False)
         if evaluation.name == assemble.EVALUATION:  # today's rankers: the verdict on the refreshed release is in theirs
-            for name, file in (("verdict", VERDICT_FILE), ("evidence", EVIDENCE_FILE)):
+            for name, file in _JUDGED.items():
                 builder.add(name, file, source=evaluation.with_name(file), identity=False)
         assemble.seal(
             builder,
@@ -262,65 +108,6 @@ class ReleaseSteps(RefreshSteps):
                     tags=release_tags(release_id),
                 )
         return log_release_model(run_id=self.mlflow_run, release_folder=folder, code_file=_code_file())
-
-
-def _both(ours: _Answers, theirs: _Answers | None) -> tuple[Evaluation, Evaluation] | None:
-    return (ours.people, theirs.people) if ours.people and theirs and theirs.people else None
-
-
-def _lost_people(ours: _Answers, served: _Answers | None) -> list[str]:
-    return [_NOBODY] if served and served.people and not ours.people else []
-
-
-def _size(folder: Path) -> int:
-    """Bytes of what serves: reports and verdicts stand for nothing in a release's id."""
-    return _served_bytes(read_manifest((folder / MANIFEST_FILE).read_bytes()))
-
-
-def _served_bytes(manifest: Manifest) -> int:
-    return sum(part.bytes for part in manifest.parts if part.content)
-
-
-def _write_report(file: Path, jobs: Evaluation, people: Evaluation | None) -> None:
-    report = jobs.to_dict() | ({"people": people.to_dict()} if people else {})
-    file.write_text(json.dumps(report, indent=1))
-
-
-def _metrics(jobs: Evaluation, people: Evaluation | None) -> dict[str, float]:
-    return (
-        mlflow_names(jobs.metrics())
-        | (mlflow_names(people_metrics(people)) if people else {})
-        | {"evaluation.p50_ms": jobs.latency(50), "evaluation.p99_ms": jobs.latency(99)}
-    )
-
-
-def evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """A line a system: its metrics, and the funnel's paired difference to it with the 95% interval."""
-    rows: list[dict[str, Any]] = []
-    for system, table in evaluation.systems.items():
-        row: dict[str, Any] = {"system": system}
-        row |= {name: evaluation.interval(values).mean for name, values in table.items() if name in _SHOWN}
-        if system == FUNNEL:
-            row["funnel better by (ndcg@10)"] = ""
-        else:
-            gap = evaluation.difference(system)
-            row["funnel better by (ndcg@10)"] = f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-        rows.append(row)
-    return rows
-
-
-def people_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """`evaluation_rows` of people for jobs."""
-    return [row | {"system": f"people: {row['system']}"} for row in evaluation_rows(evaluation)]
-
-
-def _told(step: StepContext, done: int, total: int) -> None:
-    step.report(f"{done:,}/{total:,} targets")
-
-
-def mlflow_names(metrics: dict[str, float]) -> dict[str, float]:
-    """MLflow allows no @ in a metric's name."""
-    return {f"evaluation.{name.replace('@', '_at_')}": value for name, value in metrics.items()}
 
 
 def _code_file() -> Path:

@@ -35,6 +35,7 @@ class ChampionRules(_Table):
     equal_level: float = Field(gt=0, lt=0.5)
     cheaper_by: float = Field(gt=0, lt=1)
     older_than_days: float = Field(ge=0)
+    undecided_days: float = Field(ge=0)
 
 
 class BaselineRules(_Table):

@@ -11,7 +11,7 @@ employers included, and a warning of what the next release learns from it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -29,6 +29,7 @@ BOUND = 0.95
 """Parity is broken where the whole interval lies below this ratio or above its inverse. The four-fifths rule (29 CFR
 1607.4 D) draws the line at 0.8 of a ratio of selection rates; a log sees smaller gaps, and sees them early."""
 
+_LOG = "log: "
 MOST_LISTS = 300
 _SWAPPED_JOBS = 5
 Asked = Sequence[tuple[CandidateContext, datetime]]
@@ -47,6 +48,10 @@ class Fairness:
     def unequal(self, bound: float = BOUND) -> tuple[str, ...]:
         """What surely breaks parity."""
         return tuple(name for name, gap in self.exposure.items() if gap.unequal(bound))
+
+    def of_release(self) -> Fairness:
+        """Without what the log alone says: of that a new release may learn, but it did not do it."""
+        return replace(self, exposure={name: gap for name, gap in self.exposure.items() if not name.startswith(_LOG)})
 
     def to_dict(self) -> dict[str, object]:
         """As JSON values."""
@@ -91,8 +96,8 @@ def audit_fairness(
 def audit_log(events: pl.DataFrame, catalogue: Catalogue, groups: Groups) -> Iterator[tuple[str, Shares]]:
     """What the log alone says of groups of candidates."""
     shown = events.filter(pl.col("kind") == "impression", pl.col("position").is_not_null())
-    yield "log: well-paid jobs", paid(shown, well_paid_jobs(catalogue), groups.candidates)
-    yield "log: wanted by employers", wanted(events, groups.candidates)
+    yield f"{_LOG}well-paid jobs", paid(shown, well_paid_jobs(catalogue), groups.candidates)
+    yield f"{_LOG}wanted by employers", wanted(events, groups.candidates)
 
 
 def _compared(

@@ -115,6 +115,9 @@ def against_champion(evidence: Evidence, pairs: Pairs, rules: GateRules) -> tupl
         return Check(name=_NAME, ok=bool(why), detail=detail, evidence=numbers), "equal" if why else "refused"
     if evidence.champion_must_go:
         return _unless_surely_worse(pairs, rules, f"the champion must go; {told}", numbers)
+    if enough and _undecided(evidence, sensitivity, rules):
+        said = f"too few targets to tell ({_size(sensitivity, rules)}), and newer models; {told}"
+        return _unless_surely_worse(pairs, rules, said, numbers, margin=0.0, outcome="newer")
     detail = f"{told}, not surely better (p {p_better:.4f}) nor surely losing less than {asked.margin:.0%}"
     detail += f" (p {p_equal:.4f}); {_size(sensitivity, rules)}"
     return Check(name=_NAME, ok=False, detail=detail, evidence=numbers), "refused"
@@ -150,6 +153,12 @@ def _reason_to_replace(evidence: Evidence, pairs: Pairs, rules: GateRules) -> st
     return f"p99 {1 - p99.mean:.0%} lower" if p99.high <= 1 - asked.cheaper_by else ""
 
 
+def _undecided(evidence: Evidence, sensitivity: Sensitivity, rules: GateRules) -> bool:
+    """Whether the log is too small to tell, and the champion's models old enough to make room for newer ones."""
+    age, days = evidence.champion_age_days, rules.champion.undecided_days
+    return age is not None and 0 < days <= age and sensitivity.targets < sensitivity.needed_for_equal(rules)
+
+
 def not_surely_worse(pairs: Pairs, rules: GateRules) -> tuple[Check, Outcome]:
     """For a release that takes the champion's place unless it surely loses more than the margin."""
     gap = bootstrap(
@@ -163,18 +172,26 @@ def not_surely_worse(pairs: Pairs, rules: GateRules) -> tuple[Check, Outcome]:
 
 
 def _unless_surely_worse(
-    pairs: Pairs, rules: GateRules, told: str, numbers: dict[str, float | str | None]
+    pairs: Pairs,
+    rules: GateRules,
+    told: str,
+    numbers: dict[str, float | str | None],
+    *,
+    margin: float | None = None,
+    outcome: Outcome = "equal",
 ) -> tuple[Check, Outcome]:
+    """Replaced unless that surely loses more than the margin; default the rules'."""
+    allowed = rules.champion.margin if margin is None else margin
     p_worse = sign_flip(
-        (1 - rules.champion.margin) * pairs.theirs - pairs.ours,
+        (1 - allowed) * pairs.theirs - pairs.ours,
         rounds=rules.statistics.permutations,
         seed=rules.statistics.seed,
         groups=pairs.clusters,
     )
     ok = p_worse > rules.champion.better_level
-    said = "not surely" if ok else "surely"
-    detail = f"{told}, {said} losing more than {rules.champion.margin:.0%} (p {p_worse:.4f})"
-    return Check(name=_NAME, ok=ok, detail=detail, evidence=numbers), "equal" if ok else "refused"
+    loses = f"losing more than {allowed:.0%}" if allowed else "losing"
+    detail = f"{told}, {'not surely' if ok else 'surely'} {loses} (p {p_worse:.4f})"
+    return Check(name=_NAME, ok=ok, detail=detail, evidence=numbers), outcome if ok else "refused"
 
 
 def _words(difference: Interval, sensitivity: Sensitivity) -> str:

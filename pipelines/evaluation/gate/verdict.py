@@ -13,7 +13,7 @@ from rolecall.pipelines.evaluation.gate.evidence import Evidence
 from rolecall.platform.errors import GateRefusedError
 from rolecall.platform.gate_rules import GateRules
 
-Outcome = Literal["first", "better", "equal", "refused"]
+Outcome = Literal["first", "better", "equal", "newer", "refused"]
 
 VERDICT_FILE = "verdict.json"
 EVIDENCE_FILE = "evidence.npz"
@@ -37,8 +37,8 @@ class Check:
 class Verdict:
     """All checks. A release passes, and may be promoted, when each of them does.
 
-    `outcome`: `first` (no champion), `better` beyond noise, `equal` and with a reason to replace the champion, else
-    `refused`. `evidence`: what it was judged from.
+    `outcome`: `first` (no champion), `better` beyond noise, `equal` and with a reason to replace the champion,
+    `newer` where the log is too small to tell, else `refused`. `evidence`: what it was judged from.
     """
 
     checks: tuple[Check, ...]

@@ -185,7 +185,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
-    """What the gate said. `outcome`: first, better, equal, passed (said by a gate without outcomes) or refused.
+    """What the gate said. `outcome`: first, better, equal, newer, passed (said without outcomes) or refused.
 
     `rules`: dotted names to values as text. `champion`: the release it was compared with, "" where none was.
     """

@@ -17,6 +17,7 @@ _HEADLINES = {
     "first": "the first release, nothing was served before it",
     "better": "better than the champion, beyond noise",
     "equal": "as good as the champion, and cheaper or newer",
+    "newer": "newer than the champion, and the log too small to tell them apart",
     "passed": "every rule of the gate holds",
 }
 _MARKED = ("p50", "p99")

@@ -140,10 +140,21 @@ def test_an_equal_release_is_promoted_only_for_a_reason() -> None:
 
 def test_a_loss_that_is_not_excluded_is_not_equal() -> None:
     """Neither better nor surely within the margin: the champion stays, however old it is, and the reason says so."""
-    verdict = judged(evaluation(changed(0.0, noise=1.0)), evaluation(), champion_age_days=OLD)
+    decided = RULES.changed(champion={"undecided_days": 0.0})
+    verdict = judged(evaluation(changed(0.0, noise=1.0)), evaluation(), champion_age_days=OLD, rules=decided)
     assert verdict.outcome == "refused"
     assert "not surely better" in verdict.reasons[0]
     assert "an equal one needs about" in verdict.reasons[0]
+
+
+def test_newer_models_replace_old_ones_only_where_the_log_is_too_small_to_tell() -> None:
+    unclear, worse = evaluation(changed(0.0, noise=1.0)), evaluation(changed(-0.2, noise=1.0))
+    assert judged(unclear, evaluation(), champion_age_days=1.0).outcome == "newer"
+    assert judged(unclear, evaluation(), champion_age_days=0.5).outcome == "refused"
+    assert judged(unclear, evaluation()).outcome == "refused", "the age is not known"
+    assert judged(worse, evaluation(), champion_age_days=1.0).outcome == "refused"
+    large = evaluation(changed(-0.028, noise=0.02))  # an equal one would be seen with these targets, and this is none
+    assert judged(large, evaluation(), champion_age_days=1.0).outcome == "refused"
 
 
 def test_a_champion_that_must_go_stays_only_where_its_successor_is_surely_worse() -> None:
