@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rolecall.pipelines.evaluation.impressions import ImpressionQuality
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
 from rolecall.pipelines.evaluation.people_targets import PeopleTarget
 from rolecall.pipelines.evaluation.statistics import Clusters, Interval, Values, clusters_of
@@ -151,7 +152,7 @@ def gather(
         champion=None if champion is None else compared(rival or challenger, champion),
         people=None if people is None else compared(*people),
         leaks=tuple(map(told_leak, leak_findings)),
-        impressions=_impressions(getattr(challenger, "impressions", None)),
+        impressions=_impressions(challenger.impressions),
         swaps=None if fairness is None else fairness.swaps,
         changed=0 if fairness is None else fairness.changed,
         exposure={} if fairness is None else {name: _gap(gap) for name, gap in fairness.exposure.items()},
@@ -194,14 +195,14 @@ def _clusters(evaluation: Evaluation) -> npt.NDArray[np.int64]:
     )
 
 
-def _impressions(quality: Any) -> dict[str, float] | None:
+def _impressions(quality: ImpressionQuality | None) -> dict[str, float] | None:
     """An ImpressionQuality by name; what is not known is left out."""
     if quality is None:
         return None
     names = ("auc", "grouped_auc", "normalized_entropy", "base_rate", "count")
     numbers = {name: float(getattr(quality, name)) for name in names}
     for name in ("slope", "intercept", "slope_low", "slope_high", "ece", "constant_ece"):
-        numbers[name] = float(getattr(quality.calibration, name, math.nan))
+        numbers[name] = float(getattr(quality.calibration, name))
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from rolecall.pipelines.evaluation.calibration import Calibration
 from rolecall.pipelines.evaluation.gate import Verdict, judge, judge_refresh, judge_release
 from rolecall.pipelines.evaluation.gate.champion import Sensitivity
 from rolecall.pipelines.evaluation.gate.evidence import Evidence, compared
 from rolecall.pipelines.evaluation.gate.power import power_rows, power_words
+from rolecall.pipelines.evaluation.impressions import ImpressionQuality, impression_quality
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
 from rolecall.pipelines.evaluation.statistics import Interval
 from rolecall.pipelines.evaluation.targets import Target
@@ -36,29 +38,16 @@ QUALITY = np.where(_RANDOM.random(COUNT) < 0.3, 0.0, _RANDOM.beta(2, 2, COUNT))
 """The champion's NDCG@10: nothing found for three targets of ten."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    slope: float = 1.0
-    intercept: float = 0.0
-    ece: float = 0.005
-    constant_ece: float = 0.04
+def shape(**over: float) -> Calibration:
+    """A good calibration, but for `over`."""
+    asked: dict[str, Any] = {"slope": 1.0, "intercept": 0.0, "ece": 0.005, "constant_ece": 0.04, "bins": ()}
+    return Calibration(**(asked | over))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quality:
-    """The numbers of a release on logged impressions."""
-
-    auc: float = 0.75
-    grouped_auc: float = 0.7
-    normalized_entropy: float = 0.9
-    base_rate: float = 0.05
-    count: int = 6000
-    calibration: Shape = field(default_factory=Shape)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Logged(Evaluation):
-    impressions: Any = None
+def logged(**over: Any) -> ImpressionQuality:
+    """The numbers of a good release on logged impressions, but for `over`."""
+    asked: dict[str, Any] = {"auc": 0.75, "grouped_auc": 0.7, "normalized_entropy": 0.9, "base_rate": 0.05}
+    return ImpressionQuality(**(asked | {"count": 6000, "calibration": shape()} | over))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +70,7 @@ class Finding:
     evidence: str
 
 
-def evaluation(values: npt.NDArray[np.float64] = QUALITY, **over: Any) -> Logged:
+def evaluation(values: npt.NDArray[np.float64] = QUALITY, **over: Any) -> Evaluation:
     """Slices are new and other candidates; TF-IDF finds a third of what the champion does."""
     count = len(values)
     new, known = NEW[:count], QUALITY[:count]
@@ -97,7 +86,7 @@ def evaluation(values: npt.NDArray[np.float64] = QUALITY, **over: Any) -> Logged
         "milliseconds": np.full(count, 12.0),
         "rounds": 100,
     }
-    return Logged(**(asked | over))
+    return Evaluation(**(asked | over))
 
 
 def changed(mean: float, noise: float = 0.2, seed: int = 1) -> npt.NDArray[np.float64]:
@@ -206,9 +195,9 @@ RUINED = np.where(NEW, QUALITY * 0.5, QUALITY * 1.3)
             {"leak_findings": [Finding(kind="future", column="hired_later", evidence="changed by what came after")]},
             "leaks: future: hired_later: changed by what came after",
         ),
-        (evaluation(impressions=Quality(normalized_entropy=1.4)), None, {}, "calibration"),
-        (evaluation(impressions=Quality(calibration=Shape(ece=0.06))), None, {}, "calibration"),
-        (evaluation(impressions=Quality(calibration=Shape(slope=0.3))), None, {}, "slope lies surely outside"),
+        (evaluation(impressions=logged(normalized_entropy=1.4)), None, {}, "calibration"),
+        (evaluation(impressions=logged(calibration=shape(ece=0.06))), None, {}, "calibration"),
+        (evaluation(impressions=logged(calibration=shape(slope=0.3))), None, {}, "slope lies surely outside"),
         (evaluation(), None, {"fairness": Fairness(changed=3)}, "names and pronouns: 3 of 100"),
         (
             evaluation(),
@@ -233,15 +222,29 @@ def test_each_fault_is_refused_with_its_reason(
 
 def test_a_constant_probability_never_passes() -> None:
     """Whatever its rate: it has the base rate's log loss or worse, no error below a constant's, and no slope."""
-    constant = Quality(
-        auc=0.5, normalized_entropy=1.0, calibration=Shape(slope=float("nan"), ece=0.0, constant_ece=0.0)
-    )
+    constant = logged(auc=0.5, normalized_entropy=1.0, calibration=shape(slope=float("nan"), ece=0.0, constant_ece=0.0))
     reasons = judged(evaluation(impressions=constant)).reasons
     assert all(said in reasons[0] for said in ("log loss", "error is not below", "no slope"))
 
 
+def test_real_constants_and_tripled_probabilities_are_refused_and_honest_ones_pass() -> None:
+    """Through the judge's own figures of impressions whose true probability is known."""
+    random = np.random.default_rng(2)
+    true = np.clip(random.beta(1, 12, 8000), 1e-3, 0.3)
+    came, who = random.random(8000) < true, np.arange(8000) // 10
+    for said, outcome in (
+        (true, "first"),
+        (np.full(8000, came.mean()), "refused"),
+        (np.full(8000, 0.3), "refused"),
+        (true * 3, "refused"),
+        (true**0.3, "refused"),
+    ):
+        quality = impression_quality(np.asarray(said, np.float64), came, who)
+        assert judged(evaluation(impressions=quality)).outcome == outcome
+
+
 def test_probabilities_are_not_judged_on_few_impressions() -> None:
-    wild = Quality(count=100, calibration=Shape(slope=9.0))
+    wild = logged(count=100, calibration=shape(slope=9.0))
     assert judged(evaluation(impressions=wild)).passed
 
 
@@ -303,7 +306,7 @@ def test_the_kept_evidence_gives_the_same_verdict_and_other_rules_another(tmp_pa
         "fairness": fair,
         "people": (evaluation(), evaluation()),
     }
-    verdict = judged(evaluation(changed(0.0, noise=0.02), impressions=Quality()), evaluation(), **night)
+    verdict = judged(evaluation(changed(0.0, noise=0.02), impressions=logged()), evaluation(), **night)
     verdict.write(tmp_path, champion="abc")
     kept = Evidence.load(tmp_path / "evidence.npz")
     told = json.loads((tmp_path / "verdict.json").read_text())
