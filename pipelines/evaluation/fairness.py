@@ -112,8 +112,8 @@ def _compared(
     """Everything that the given groups can be compared by."""
     if groups.candidates and events is not None:
         yield from audit_log(events, funnel.catalogue, groups)
-    if groups.candidates or groups.jobs:
-        lists = [(context, moment, _jobs_of(funnel, context, moment)) for context, moment in asked]
+    given = groups.candidates or groups.jobs
+    lists = [(context, moment, _jobs_of(funnel, context, moment)) for context, moment in (asked if given else ())]
     if groups.candidates:
         yield "well-paid jobs", paid(_shown(lists), well_paid_jobs(funnel.catalogue), groups.candidates)
     if groups.jobs:

@@ -47,10 +47,11 @@ def refuse(findings: Sequence[Finding], *, words: Mapping[Kind, str] = KINDS) ->
     """Raise GateRefusedError that names every leaking column by kind; nothing where nothing was found."""
     if not findings:
         return
-    kinds = dict.fromkeys(finding.kind for finding in findings)
-    named = {kind: sorted({f.column for f in findings if f.kind == kind}) for kind in kinds}
+    named: dict[Kind, set[str]] = {}
+    for finding in findings:
+        named.setdefault(finding.kind, set()).add(finding.column)
     raise GateRefusedError(
-        "; ".join(f"{words[kind]}: {columns}" for kind, columns in named.items()),
+        "; ".join(f"{words[kind]}: {sorted(columns)}" for kind, columns in named.items()),
         "features of what was known strictly before the request, in ranker_content of the candidate alone",
         "correct the feature; pipelines/leaks says how each kind is found: " + "; ".join(map(str, findings[:_TOLD])),
     )

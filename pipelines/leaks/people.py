@@ -10,7 +10,7 @@ For a few requests the table of people is built again by the same code and every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ from rolecall.pipelines.people_training import JobRequest
 MOST_PEOPLE = 6
 """People of each request that are looked at alone."""
 
-_WORDS = {
+_WORDS: Mapping[Kind, str] = {
     **KINDS,
     "future": "people columns that know what comes later",
     "others": "people columns that know other people",
