@@ -74,6 +74,7 @@ def stages(direction: Direction) -> Forest:
     for name in sorted((name for name in direction.release if name.startswith("recall@")), key=_depth, reverse=True):
         theirs = champion.get(name)
         kept.append((f"Ranked, first {_depth(name):,}", direction.release[name], theirs))
+    compared = any(theirs is not None for _, _, theirs in kept)
     axis = charts.axis_over([0.0, 1.0])
     rows, before = [], 1.0
     for label, release, theirs in kept:
@@ -83,14 +84,14 @@ def stages(direction: Direction) -> Forest:
             Row(
                 label=label,
                 strip=charts.bar_strip(axis, release.mean, "release", beside=theirs.mean if theirs else None),
-                cells=(interval(release), figure(lost), interval(theirs)),
+                cells=(interval(release), figure(lost), *((interval(theirs),) if compared else ())),
             )
         )
     return Forest(
         caption="Share of what was wanted that is still there",
         meaning="What a stage loses no later stage can bring back; the ranked rows are the same jobs in their order.",
         first="After",
-        heads=("Still there", "Lost here", "Champion"),
+        heads=("Still there", "Lost here", *(("Champion",) if compared else ())),
         groups=(Group(name="", rows=tuple(rows)),),
         axis=charts.axis_strip(axis),
     )
@@ -99,7 +100,7 @@ def stages(direction: Direction) -> Forest:
 def slices(direction: Direction, metric: str) -> Forest:
     """The main metric by slice, grouped by what it is cut by."""
     told = direction.slices
-    overall = direction.release.get(metric)
+    overall, compared = direction.release.get(metric), any(one.champion is not None for one in told)
     shown = [estimate for one in told for estimate in (one.release, one.champion) if estimate is not None]
     axis = charts.axis_over([0.0, *_ends(shown)])
     line = overall.mean if overall is not None and overall.known else None
@@ -110,9 +111,12 @@ def slices(direction: Direction, metric: str) -> Forest:
         caption=f"{label} by slice",
         meaning=f"The dashed line is this release over all targets.{apart}",
         first="Slice",
-        heads=("This release", "Champion", "Difference", "Targets"),
+        heads=("This release", *(("Champion", "Difference") if compared else ()), "Targets"),
         groups=tuple(
-            Group(name=wording.slice_kind(kind), rows=tuple(_slice_row(one, axis, line) for one in part))
+            Group(
+                name=wording.slice_kind(kind),
+                rows=tuple(_slice_row(one, axis, line, compared=compared) for one in part),
+            )
             for kind, part in parted
         ),
         axis=charts.axis_strip(axis),
@@ -225,15 +229,14 @@ def _duel_row(one: Comparison) -> Row:
     )
 
 
-def _slice_row(one: Slice, axis: charts.Axis, line: float | None) -> Row:
+def _slice_row(one: Slice, axis: charts.Axis, line: float | None, *, compared: bool) -> Row:
     return Row(
         label=wording.plain(one.value),
         note="few" if one.release.count < FEW_IN_SLICE else "",
         strip=charts.interval_strip(axis, one.release, "release", beside=one.champion, reference=line),
         cells=(
             interval(one.release),
-            interval(one.champion),
-            interval(one.difference, wording.signed),
+            *((interval(one.champion), interval(one.difference, wording.signed)) if compared else ()),
             Markup(f"{one.release.count:,}"),
         ),
     )

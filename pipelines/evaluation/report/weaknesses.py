@@ -104,21 +104,22 @@ def _of_comparison(comparison: Comparison, metric: str) -> Iterator[Weakness]:
 
 
 def _other_metrics(direction: Direction, metric: str) -> Iterator[Weakness]:
-    """Metrics in which another system, asked the same, has the higher mean."""
-    for system in direction.systems:
-        if system.kind == "release" or (direction.apart and system.kind == "champion"):
-            continue
-        ahead = [
-            f"{_label(name)} ({wording.number(theirs.mean)} against {wording.number(ours.mean)})"
-            for name, theirs in system.metrics.items()
-            if name != metric and (ours := direction.release.get(name)) and _behind(name, ours, theirs)
-        ]
+    """Metrics in which other systems, asked the same, have the higher mean."""
+    others = [
+        one for one in direction.systems if one.kind == "baseline" or (one.kind == "champion" and not direction.apart)
+    ]
+    for name, ours in direction.release.items():
+        ahead = [one for one in others if name != metric and _behind(name, ours, one.metrics.get(name))]
         if ahead:
-            yield Weakness(severity="weak", text=f"{_named(system.name, first=True)} is ahead in {', '.join(ahead)}.")
+            named = ", ".join(f"{_named(one.name)} {wording.number(one.metrics[name].mean)}" for one in ahead)
+            text = f"Behind others in {_label(name)}: {wording.number(ours.mean)}, {named}."
+            yield Weakness(severity="weak", text=text)
 
 
-def _behind(name: str, ours: Estimate, theirs: Estimate) -> bool:
-    return ours.known and theirs.known and (theirs.mean - ours.mean) * wording.metric(name).better > 1e-12
+def _behind(name: str, ours: Estimate, theirs: Estimate | None) -> bool:
+    if theirs is None or not (ours.known and theirs.known):
+        return False
+    return (theirs.mean - ours.mean) * wording.metric(name).better > 1e-12
 
 
 def _missed(direction: Direction) -> Iterator[Weakness]:
@@ -144,12 +145,16 @@ def _of_slices(direction: Direction, metric: str) -> Iterator[Weakness]:
     told = [one for one in direction.slices if one.release.known]
     for one in sorted(told, key=lambda s: s.difference.mean if s.difference else 0.0):
         gap = one.difference
-        if gap is not None and gap.high < 0:
+        if gap is not None and gap.high < 0 and gap.count >= FEW_IN_SLICE:
             figures = f"{_label(metric)} {wording.signed(gap.mean)} {_range(gap, signed=True)}"
             yield Weakness(severity="worse", text=f"Surely worse than the champion for {_slice(one)}: {figures}.")
     if overall is None or not overall.known:
         return
-    low = [one for one in sorted(told, key=lambda s: s.release.mean) if one.release.high < overall.mean]
+    low = [
+        one
+        for one in sorted(told, key=lambda s: s.release.mean)
+        if one.release.high < overall.mean and one.release.count >= FEW_IN_SLICE
+    ]
     if low:
         named = "; ".join(
             f"{_slice(one)} {wording.number(one.release.mean)} {_range(one.release)}" for one in low[:_NAMED]
@@ -230,9 +235,8 @@ def _of_latency(latency: Latency) -> Iterator[Weakness]:
         yield Weakness(severity="weak", text=f"{text} (measured once, on one machine).")
 
 
-def _named(system: str, *, first: bool = False) -> str:
-    name = "the champion" if system == "champion" else f"\u201c{wording.system(system)}\u201d"
-    return name[0].upper() + name[1:] if first else name
+def _named(system: str) -> str:
+    return "the champion" if system == "champion" else f"\u201c{wording.system(system)}\u201d"
 
 
 def _slice(one: Slice) -> str:

@@ -82,7 +82,7 @@ _SLICES = {
     "job": "Job",
     "category": "Category",
     "seniority": "Seniority",
-    "posted": "Posted before",
+    "posted": "Posted",
     "employer": "Employees",
 }
 _STAGES = {"reachable": "In the release and live", "recall": "Recall", "coarse_recall": "Coarse ranker"}
