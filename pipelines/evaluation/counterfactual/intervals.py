@@ -47,8 +47,9 @@ def _quantiles(influence: Floats, level: float) -> tuple[float, float]:
         return 0.0, 0.0
     skewness = float((influence**3).mean()) / float((influence**2).mean()) ** 1.5
     ends = student.ppf([(1 - level) / 2, (1 + level) / 2], count - 1)
-    low, high = (_unskewed(float(end), skewness / np.sqrt(count)) for end in ends)
-    return low * deviation / np.sqrt(count), high * deviation / np.sqrt(count)
+    low, high = (_unskewed(float(end), skewness / float(np.sqrt(count))) for end in ends)
+    scale = deviation / float(np.sqrt(count))
+    return low * scale, high * scale
 
 
 def _unskewed(quantile: float, skewness: float) -> float:
