@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rolecall.features.catalogue import Catalogue
-from rolecall.pipelines.evaluation.metrics import Interval
+from rolecall.pipelines.evaluation.statistics import Interval
 
 FEWEST = 20
 """Lists or people of a group, and of the others, below which nothing is said of it."""

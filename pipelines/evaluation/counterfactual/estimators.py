@@ -22,7 +22,7 @@ import numpy.typing as npt
 from rolecall.pipelines.evaluation.counterfactual.intervals import mean_by_cluster, standard_error
 from rolecall.pipelines.evaluation.counterfactual.support import Support, support_of
 from rolecall.pipelines.evaluation.counterfactual.weights import Sample
-from rolecall.pipelines.evaluation.metrics import Interval
+from rolecall.pipelines.evaluation.statistics import Interval
 from rolecall.platform.errors import InputError
 
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
-from rolecall.pipelines.evaluation.metrics import Interval
+from rolecall.pipelines.evaluation.statistics import Interval
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rolecall.pipelines.evaluation.counterfactual.intervals import mean_by_cluster
 from rolecall.pipelines.evaluation.counterfactual.weights import Sample
-from rolecall.pipelines.evaluation.metrics import Interval
+from rolecall.pipelines.evaluation.statistics import Interval
 
 Floats = npt.NDArray[np.float64]
 FEW = 100

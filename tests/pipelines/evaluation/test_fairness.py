@@ -19,9 +19,9 @@ from rolecall.features.context import CandidateContext
 from rolecall.features.people_pairs import PeoplePairs
 from rolecall.pipelines.evaluation.fairness import BOUND, Fairness, audit_fairness, audit_log
 from rolecall.pipelines.evaluation.groups import Groups
-from rolecall.pipelines.evaluation.metrics import Interval
 from rolecall.pipelines.evaluation.name_swaps import NAMES, renamed, under_name
 from rolecall.pipelines.evaluation.parity import ExposureGap, Shares, attention, gaps, listed
+from rolecall.pipelines.evaluation.statistics import Interval
 from rolecall.pipelines.market import MarketConfig, Truth
 from rolecall.pipelines.market import World as Market
 from rolecall.pipelines.market.config import Bias
