@@ -23,16 +23,17 @@ from rolecall.features.text import JOB_TEXT, job_text
 from rolecall.features.vector_cache import VectorCache
 from rolecall.features.views import job_feature_columns
 from rolecall.pipelines import assemble
-from rolecall.pipelines.catalogue import catalogue_as_of
 from rolecall.pipelines.embed import embed_texts
+from rolecall.pipelines.evaluation.targets import collect_targets
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.index import build_index
-from rolecall.pipelines.leaks import LeakAudit, sample_requests
-from rolecall.pipelines.materialize import feature_store, materialize, read_as_of
-from rolecall.pipelines.profiles import profiles_as_of, remember_profiles
+from rolecall.pipelines.knowledge import Windows, catalogue_as_of, profiles_as_of, read_as_of
+from rolecall.pipelines.leaks import LeakAudit, LeakDetector, stored_requests
+from rolecall.pipelines.materialize import feature_store, materialize
+from rolecall.pipelines.profiles import remember_profiles
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.pipelines.train import TreeShape, fit_calibrator, shapes, train_ranker
-from rolecall.pipelines.training_set import build_training_set, job_columns_at, training_columns, training_cutoff
+from rolecall.pipelines.training_set import build_training_set, job_columns_at, training_columns
 from rolecall.platform.event_log import EventLog, drain
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.object_store import Prefix, is_object_store, prefix
@@ -121,12 +122,37 @@ class DailySteps:
         )
 
     def training_set(self, step: StepContext) -> StepResult:
-        """Requests of the training window joined with features as of each, after the leak audit passed."""
+        """Requests of the training window joined with features as of each, kept where the leak audits pass."""
         ranking, versions = self.settings.ranking, step.value("ingest", "versions")
         events = read_as_of(self.tables, EVENTS, versions, step.as_of)
-        start, end = step.as_of - timedelta(days=ranking.train_days), training_cutoff(step.as_of, ranking)
-        pairs = self._pairs(step)
+        window, pairs = Windows.of(step.as_of, ranking).learning, self._pairs(step)
+        examples = build_training_set(
+            events,
+            start=window.start,
+            end=window.end,
+            store=feature_store(self.settings, step.file("features", VIEWS)),
+            service=self.settings.features.service,
+            pairs=pairs,
+            embed=partial(self._embed, report=step.report),
+            settings=ranking,
+            progress=lambda done, total: step.report(f"{done:,}/{total:,} requests"),
+        )
+        self._refuse_leaks(step, pairs, events, examples)
+        examples.save(step.folder / TRAINING_SET)
+        return StepResult(
+            metrics={
+                "training.requests": examples.requests,
+                "training.rows": len(examples.features),
+                "training.columns": len(examples.columns),
+            }
+        )
+
+    def _refuse_leaks(
+        self, step: StepContext, pairs: PairFeatures, events: pl.DataFrame, examples: TrainingSet
+    ) -> None:
+        """Raises GateRefusedError where the training set knows what it may not: by replay, and by numbers."""
         step.report("leak audit")
+        versions, windows = step.value("ingest", "versions"), Windows.of(step.as_of, self.settings.ranking)
         audit = LeakAudit(
             candidates=profiles_as_of(self.tables, versions, step.as_of),
             employers=read_as_of(self.tables, EMPLOYERS, versions, step.as_of),
@@ -136,26 +162,12 @@ class DailySteps:
             as_of=step.as_of,
             scratch=step.folder,
         )
-        audit.check(events, sample_requests(events, pairs, start=start, end=end))
-        examples = build_training_set(
-            events,
-            start=start,
-            end=end,
-            store=feature_store(self.settings, step.file("features", VIEWS)),
-            service=self.settings.features.service,
-            pairs=pairs,
-            embed=partial(self._embed, report=step.report),
-            settings=ranking,
-            progress=lambda done, total: step.report(f"{done:,}/{total:,} requests"),
-        )
-        examples.save(step.folder / TRAINING_SET)
-        return StepResult(
-            metrics={
-                "training.requests": examples.requests,
-                "training.rows": len(examples.features),
-                "training.columns": len(examples.columns),
-            }
-        )
+        audit.check(events, stored_requests(examples))
+        judged = windows.evaluation
+        targets = collect_targets(events, start=judged.start, end=judged.end, seed=self.settings.ranking.seed)
+        asked = ((target.candidate_id, pairs.catalogue.row_of(job)) for target in targets for job in target.job_ids)
+        pairs_judged = {(who, row) for who, row in asked if row is not None}
+        LeakDetector().check(examples, window=windows.learning, judged=pairs_judged)
 
     def coarse(self, step: StepContext) -> StepResult:
         """The coarse ranker: few columns, small trees."""

@@ -9,7 +9,6 @@ serving.
 from __future__ import annotations
 
 from rolecall.features.schema import CANDIDATES, PROFILES
-from rolecall.pipelines.knowledge import profiles_as_of as profiles_as_of
 from rolecall.platform.tables import TableStore
 
 

@@ -20,10 +20,9 @@ from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import TextField
 from rolecall.features.schema import CANDIDATES, EVENTS, TABLES
-from rolecall.pipelines.catalogue import catalogue_as_of
+from rolecall.pipelines.knowledge import catalogue_as_of, read_as_of
 from rolecall.pipelines.lab.home import Home
 from rolecall.pipelines.lab.policies import Policy, RandomPolicy, Scores, ScoringPolicy, Visit
-from rolecall.pipelines.materialize import read_as_of
 from rolecall.serving.policy import Policy as Rules
 from rolecall.serving.reader import CandidateReader
 

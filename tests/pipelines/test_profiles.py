@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from rolecall.features.schema import CANDIDATES, PROFILES
+from rolecall.pipelines.knowledge import newest_profiles, profiles_as_of
 from rolecall.pipelines.materialize import feature_store, materialize
-from rolecall.pipelines.people import newest_profiles
-from rolecall.pipelines.profiles import profiles_as_of, remember_profiles
+from rolecall.pipelines.profiles import remember_profiles
 from rolecall.pipelines.training_set import read_contexts
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
