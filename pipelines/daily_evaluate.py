@@ -25,10 +25,9 @@ from rolecall.pipelines.evaluation.people_judge import PeopleJudge, people_metri
 from rolecall.pipelines.evaluation.people_targets import collect_people_targets
 from rolecall.pipelines.evaluation.report.write import REPORT, write_report
 from rolecall.pipelines.evaluation.targets import collect_targets, fair_targets
-from rolecall.pipelines.materialize import feature_store, read_as_of
-from rolecall.pipelines.people import newest_profiles, people_as_of
-from rolecall.pipelines.people_steps import known_jobs
-from rolecall.pipelines.people_training import people_cutoff
+from rolecall.pipelines.knowledge import Windows, known_jobs, newest_profiles, read_as_of
+from rolecall.pipelines.materialize import feature_store
+from rolecall.pipelines.people import people_as_of
 from rolecall.pipelines.refresh import RefreshSteps, models_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.release import MANIFEST_FILE, Manifest, read_manifest
@@ -148,8 +147,11 @@ class EvaluateSteps(RefreshSteps):
         champion would be asked about nothing but its own choices; on all targets where too few were found."""
         versions, ranking = step.value("ingest", "versions"), self.settings.ranking
         events = read_as_of(self.tables, EVENTS, versions, step.as_of)
-        start = step.as_of - timedelta(days=ranking.evaluation_days)
-        collect = partial(collect_targets, events, start=start, end=step.as_of, seed=ranking.seed)
+        windows, seed = Windows.of(step.as_of, ranking), ranking.seed
+        start, end = windows.evaluation.start, windows.evaluation.end
+        collect = partial(
+            collect_targets, events, start=start, end=end, limit=self.settings.gate.targets.most, seed=seed
+        )
         targets, unprompted = collect(), collect(unprompted=True)
         store = feature_store(self.settings, step.file("features", VIEWS))
         candidates = newest_profiles(self.tables, versions, step.as_of)
@@ -157,12 +159,12 @@ class EvaluateSteps(RefreshSteps):
         people = collect_people_targets(
             events,
             visible["candidate_id"].to_pylist(),
-            start=people_cutoff(step.as_of, ranking),
-            end=step.as_of,
+            start=windows.people_evaluation.start,
+            end=windows.people_evaluation.end,
             seed=ranking.seed,
         )
         rounds = self.settings.gate.statistics.bootstrap_rounds
-        shown = collect_impressions(events, start=start, end=step.as_of, seed=ranking.seed)
+        shown = collect_impressions(events, start=start, end=end, seed=seed)
         jobs = Judge.prepare(targets, store, impressions=shown, rounds=rounds)
         fair = fair_targets(targets, unprompted, least=self.settings.gate.targets.least)
         return _Judges(

@@ -22,8 +22,7 @@ from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import SNAPSHOT_TTL, VIEWS
 from rolecall.pipelines.knowledge import Versions as Versions
-from rolecall.pipelines.knowledge import Windows, consents_after, profiles_as_of
-from rolecall.pipelines.knowledge import read_as_of as read_as_of
+from rolecall.pipelines.knowledge import Windows, consents_after, profiles_as_of, read_as_of
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableSchema, TableStore
 

@@ -27,7 +27,6 @@ from rolecall.features.people_pairs import LOOKBACK
 from rolecall.features.people_words import PeopleWords
 from rolecall.features.text import candidate_lexical_text, candidate_text, tokens
 from rolecall.pipelines.index import Indexed, write_index
-from rolecall.pipelines.knowledge import newest_profiles as newest_profiles
 from rolecall.platform.settings import VectorSettings
 from rolecall.platform.vectors.protocol import person_payload
 from rolecall.serving import parts

@@ -18,8 +18,7 @@ from rolecall.features.schema import EVENTS
 from rolecall.pipelines.daily_steps import DailySteps
 from rolecall.pipelines.evaluation.people_targets import collect_people_targets
 from rolecall.pipelines.examples import TrainingSet
-from rolecall.pipelines.knowledge import Windows, newest_profiles, read_as_of
-from rolecall.pipelines.knowledge import known_jobs as known_jobs
+from rolecall.pipelines.knowledge import Windows, known_jobs, newest_profiles, read_as_of
 from rolecall.pipelines.leaks import LeakDetector, PeopleLeakAudit
 from rolecall.pipelines.people import build_people, open_people, people_as_of
 from rolecall.pipelines.people_outcomes import APPLIED, MUTUAL, Outcomes

@@ -19,10 +19,8 @@ from rolecall.features.catalogue import Rows
 from rolecall.features.people_columns import PEOPLE_COLUMNS
 from rolecall.features.people_pairs import PeoplePairs
 from rolecall.pipelines.examples import Origin, TrainingSet
-from rolecall.pipelines.knowledge import Windows
 from rolecall.pipelines.people_outcomes import Outcomes
 from rolecall.pipelines.requests import HELD_OUT_PERCENT, choose, hashed, scatter, scattered
-from rolecall.platform.settings import RankingSettings
 from rolecall.serving.people_policy import PeoplePolicy
 
 DAYS_A_JOB = 2
@@ -46,11 +44,6 @@ class JobRequest:
     labels: npt.NDArray[np.int8]
     shown: npt.NDArray[np.bool_]
     held_out: bool
-
-
-def people_cutoff(as_of: datetime, settings: RankingSettings) -> datetime:
-    """Nothing at or after this instant is learned from: it belongs to the evaluation of people."""
-    return Windows.of(as_of, settings).people_learning.end
 
 
 def job_requests(

@@ -27,7 +27,6 @@ from rolecall.features.store import FeatureStore
 from rolecall.features.text import candidate_text
 from rolecall.features.views import candidate_feature_columns, job_feature_columns
 from rolecall.pipelines.examples import Origin, TrainingSet
-from rolecall.pipelines.knowledge import Windows
 from rolecall.pipelines.requests import choose_requests, collect_requests, scatter, scattered
 from rolecall.platform.settings import RankingSettings
 
@@ -62,11 +61,6 @@ class _Request:
 def training_columns(service: str) -> tuple[str, ...]:
     """What the fine ranker of a feature service reads."""
     return fine_columns(job=job_feature_columns(service), candidate=candidate_feature_columns(service))
-
-
-def training_cutoff(as_of: datetime, settings: RankingSettings) -> datetime:
-    """Nothing at or after this instant is learned from: it belongs to evaluation."""
-    return Windows.of(as_of, settings).learning.end
 
 
 def build_training_set(

@@ -22,9 +22,10 @@ class _Table(BaseModel):
 
 
 class TargetRules(_Table):
-    """How many targets a verdict needs at all."""
+    """How many targets a verdict needs at all, and how many are asked at most."""
 
     least: int = Field(ge=1)
+    most: int = Field(ge=1)
 
 
 class ChampionRules(_Table):

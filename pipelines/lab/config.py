@@ -76,6 +76,7 @@ class LabConfig(BaseModel):
                 "home": home,
                 "ranking": ranking,
                 "policy": given.policy.model_copy(update={"exploration": self.exploration}),
+                "fairness": given.fairness.model_copy(update={"swaps": 0}),
                 "gate": given.gate.changed(latency={"max_p99_ms": 60_000.0}, targets={"least": 10}),
             }
         )

@@ -77,7 +77,7 @@ def test_a_day_whose_rankers_are_refused_serves_the_champions_over_its_new_posti
     posting = store.read(JOBS).to_pylist()[0] | {"job_id": "new", "posted_at": AS_OF, "updated_at": AS_OF}
     posting["expires_at"] = AS_OF + timedelta(days=30)
     store.upsert(JOBS, pa.Table.from_pylist([posting], schema=JOBS.columns))
-    unreachable = settings.gate.model_copy(update={"min_targets": 10_000})
+    unreachable = settings.gate.changed(targets={"least": 10_000})
 
     result = run_daily(settings.model_copy(update={"gate": unreachable}), AS_OF + timedelta(days=1))
 

@@ -21,10 +21,11 @@ from rolecall.features.store import FeatureStore
 from rolecall.features.text import job_text, tokens
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.index import build_index
+from rolecall.pipelines.knowledge import Windows, read_as_of
 from rolecall.pipelines.market import MarketConfig, generate
-from rolecall.pipelines.materialize import feature_store, materialize, read_as_of
+from rolecall.pipelines.materialize import feature_store, materialize
 from rolecall.pipelines.train import TrainedRankers, train_rankers
-from rolecall.pipelines.training_set import build_training_set, training_cutoff
+from rolecall.pipelines.training_set import build_training_set
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
 from rolecall.platform.vectors.edge import EdgeIndex
@@ -83,7 +84,7 @@ class World:
 
     @property
     def cutoff(self) -> datetime:
-        return training_cutoff(self.as_of, self.settings.ranking)
+        return Windows.of(self.as_of, self.settings.ranking).learning.end
 
     def examples(
         self, events: pl.DataFrame | None = None, service: str = "ranker_full", until: datetime | None = None
