@@ -10,6 +10,10 @@ value of a target:
 So a challenger that truly loses the margin or more is promoted as equal in at most `equal_level` of the nights, and as
 better in far fewer. A test that saw no loss says nothing of rare ones: equality also needs enough targets to have met
 one, n * margin * mean(c) >= ln(1 / equal_level) (the rule of three, Hanley and Lippman-Hand 1983).
+
+A small board never has the targets to prove either. Where a loss of the margin would not be seen (power .8), *newer*
+models may replace old ones (`undecided_days`) unless they surely lose: there the gate keeps out what is plainly worse,
+and promises no more.
 """
 
 from __future__ import annotations
@@ -116,7 +120,10 @@ def against_champion(evidence: Evidence, pairs: Pairs, rules: GateRules) -> tupl
     if evidence.champion_must_go:
         return _unless_surely_worse(pairs, rules, f"the champion must go; {told}", numbers)
     if enough and _undecided(evidence, sensitivity, rules):
-        said = f"too few targets to tell ({_size(sensitivity, rules)}), and newer models; {told}"
+        least = sensitivity.needed(asked.margin, rules)
+        said = (
+            f"{sensitivity.targets:,} targets where a loss of {asked.margin:.0%} needs {least:,}; newer models; {told}"
+        )
         return _unless_surely_worse(pairs, rules, said, numbers, margin=0.0, outcome="newer")
     detail = f"{told}, not surely better (p {p_better:.4f}) nor surely losing less than {asked.margin:.0%}"
     detail += f" (p {p_equal:.4f}); {_size(sensitivity, rules)}"
@@ -156,7 +163,8 @@ def _reason_to_replace(evidence: Evidence, pairs: Pairs, rules: GateRules) -> st
 def _undecided(evidence: Evidence, sensitivity: Sensitivity, rules: GateRules) -> bool:
     """Whether the log is too small to tell, and the champion's models old enough to make room for newer ones."""
     age, days = evidence.champion_age_days, rules.champion.undecided_days
-    return age is not None and 0 < days <= age and sensitivity.targets < sensitivity.needed_for_equal(rules)
+    least = sensitivity.needed(rules.champion.margin, rules) or 0
+    return age is not None and 0 < days <= age and sensitivity.targets < least
 
 
 def not_surely_worse(pairs: Pairs, rules: GateRules) -> tuple[Check, Outcome]:
