@@ -121,9 +121,8 @@ def against_champion(evidence: Evidence, pairs: Pairs, rules: GateRules) -> tupl
         return _unless_surely_worse(pairs, rules, f"the champion must go; {told}", numbers)
     if enough and _undecided(evidence, sensitivity, rules):
         least = sensitivity.needed(asked.margin, rules)
-        said = (
-            f"{sensitivity.targets:,} targets where a loss of {asked.margin:.0%} needs {least:,}; newer models; {told}"
-        )
+        seen = f"{sensitivity.targets:,} targets where a loss of {asked.margin:.0%} needs {least:,}"
+        said = f"{told}; newer models, and {seen}"
         return _unless_surely_worse(pairs, rules, said, numbers, margin=0.0, outcome="newer")
     detail = f"{told}, not surely better (p {p_better:.4f}) nor surely losing less than {asked.margin:.0%}"
     detail += f" (p {p_equal:.4f}); {_size(sensitivity, rules)}"

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from rolecall.pipelines.evaluation.gate import judge_release
+from rolecall.pipelines.evaluation.gate.decision import judge
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
 from rolecall.pipelines.evaluation.targets import Target
 from rolecall.platform.gate_rules import GateRules
@@ -50,7 +51,8 @@ def test_a_release_that_learned_half_its_labels_shuffled_is_refused(measured: pl
 
 
 def test_a_release_that_may_have_lost_more_than_the_margin_is_refused(measured: pl.DataFrame) -> None:
-    """Retrained on one day more it came out lower, by chance or not: too little is known to let it pass as equal."""
+    """Retrained on one day more it came out lower, by chance or not: too little is known to let it pass as equal, and
+    it loses too surely to pass as newer."""
     verdict = judge_release(
         evaluation(measured, "retrained"),
         evaluation(measured, "champion"),
@@ -59,4 +61,7 @@ def test_a_release_that_may_have_lost_more_than_the_margin_is_refused(measured: 
         champion_age_days=99,
     )
     assert verdict.outcome == "refused"
-    assert "not surely better" in verdict.reasons[0]
+    assert "surely losing" in verdict.reasons[0]
+    waited = judge(verdict.evidence, RULES.changed(champion={"undecided_days": 0.0}))
+    assert waited.outcome == "refused"
+    assert "not surely better" in waited.reasons[0]
