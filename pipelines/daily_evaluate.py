@@ -187,8 +187,11 @@ class EvaluateSteps(RefreshSteps):
         return self._answers(step, self.registry.releases.fetch(champion), judges)
 
     def _refreshed(self, step: StepContext, judges: _Judges, champion: str | None) -> _Answers | None:
-        """The refreshed release answers; None where there is none, or the champion changed since it was assembled."""
+        """The refreshed release answers; None where there is none, or the champion changed, or became one that must go,
+        since it was assembled."""
         if not step.value("refresh", "release") or step.value("refresh", "champion") != champion:
+            return None
+        if champion is not None and self.registry.taints.find(champion) is not None:
             return None
         return self._answers(step, step.file("refresh", assemble.RELEASE_FOLDER), judges)
 

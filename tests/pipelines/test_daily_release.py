@@ -91,6 +91,27 @@ def test_where_the_new_rankers_are_refused_the_refreshed_release_is_served(
     assert "refused" in registry.promotions.history()[-1].why
 
 
+def test_the_rankers_of_a_champion_that_must_go_are_not_asked_anew(
+    settings: Settings, registry: Registry, build: Build
+) -> None:
+    """It was marked after the refreshed release was assembled."""
+    champion = build("champion", DAY)
+    registry.taints.mark(champion, "holds a person", at=DAY, due_at=DAY)
+    told = StepRecord(
+        name="refresh",
+        folder=Path(),
+        values={"champion": champion, "release": "0" * 16},
+        metrics={},
+        files={},
+        seconds=0.0,
+    )
+    step = StepContext(
+        name="evaluate", run="r", as_of=DAY, folder=Path(), inputs={"refresh": told}, report=lambda _message: None
+    )
+    work = ReleaseSteps(settings=settings, registry=registry, mlflow_run="")
+    assert work._refreshed(step, None, champion) is None  # type: ignore[arg-type]
+
+
 def test_a_backfilled_day_never_replaces_a_later_champion(settings: Settings, registry: Registry, build: Build) -> None:
     champion, past = build("today", DAY), build("past", DAY - timedelta(days=30))
     promote(settings, registry, champion, DAY, None)
