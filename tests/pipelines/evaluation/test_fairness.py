@@ -150,7 +150,7 @@ def test_renaming_to_one_name_and_back_is_renaming_once(text: str, names: tuple[
         assert renamed(renamed(text, 1 - side, names), side, names) == renamed(renamed(text, side, names), side, names)
 
 
-PIECES = ("Anna", "Greg", "José", "Joa\u0303o", "San", "St.", "Smith", "ms", "Ms.", "his", "Her", "HE", "he", "85", "\u0301")
+PIECES = ("Anna", "Greg", "José", "Joa\u0303o", "San", "St.", "Smith", "ms", "Ms.", "his", "Her", "HE", "85", "\u0301")
 
 
 @given(
