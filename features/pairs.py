@@ -32,7 +32,7 @@ from rolecall.features.pair_columns import (
     check_columns,
     fine_columns,
 )
-from rolecall.features.text import resume_words
+from rolecall.features.text import desired_titles, resume_words
 from rolecall.platform.errors import InputError
 
 __all__ = ["COARSE_COLUMNS", "PAIR_COLUMNS", "PairFeatures", "PreparedCandidate", "check_columns", "fine_columns"]
@@ -105,7 +105,7 @@ class PairFeatures:
         """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
         history = self.catalogue.rows_of(context.history)
         fields = self.lexicon.fields
-        titles = (resume_words(context.resume_text, RESUME_WORDS), *context.desired_titles)
+        titles = (resume_words(context.resume_text, RESUME_WORDS), *desired_titles(context))
         queries = {
             "full": fields["full"].query(rows=history, texts=[profile_words(context)]),
             "title": fields["title"].query(rows=history, texts=titles),
@@ -316,7 +316,7 @@ def _place_words(context: CandidateContext) -> str:
 
 def profile_words(context: CandidateContext) -> str:
     """What `full_profile` reads of a profile."""
-    return " ".join(filter(None, (*context.desired_titles, *context.skills, _place_words(context))))
+    return " ".join(filter(None, (*desired_titles(context), *context.skills, _place_words(context))))
 
 
 def _recency(k: int) -> Floats:

@@ -21,7 +21,7 @@ from rolecall.features.context import CandidateContext
 from rolecall.features.lexicon import LexicalQuery, Lexicon, TextField
 from rolecall.features.pairs import RESUME_WORDS, profile_words
 from rolecall.features.people import flat_places
-from rolecall.features.text import resume_words
+from rolecall.features.text import desired_titles, resume_words
 from rolecall.platform.errors import IntegrityError
 
 SPACES: Mapping[str, str] = {"full": "full", "desired": "title", "career": "title", "resume": "title"}
@@ -52,7 +52,7 @@ class PeopleWords:
         """`contexts`: profiles in row order; `careers`: the titles of each person's past positions."""
         texts: dict[str, list[Sequence[str]]] = {
             "full": [_given(profile_words(context)) for context in contexts],
-            "desired": [context.desired_titles for context in contexts],
+            "desired": [desired_titles(context) for context in contexts],
             "career": list(careers),
             "resume": [_given(resume_words(context.resume_text, RESUME_WORDS)) for context in contexts],
         }

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rolecall.features.context import CandidateContext
-from rolecall.features.names import GIVEN_NAMES
+from rolecall.features.names import LETTER, NOT_BEFORE, given_names
 
-_PRONOUN = re.compile(r"\b(?:[Hh]e|[Ss]he|[Hh]im|[Hh]ers?|[Hh]is|[Hh]imself|[Hh]erself|Mr|Mrs|Ms|Miss|Herr|Frau)\b\.?")
-_CAPITALISED = re.compile(r"\b[^\W\d_a-z][^\W\d_]+\b")
-_SURNAME = re.compile(r"\s+[^\W\d_a-z][^\W\d_]+(?=\s*(?:[,.:;|(\n]|$))")
+_PRONOUN = re.compile(
+    rf"{NOT_BEFORE}(?:[Hh]e|[Ss]he|[Hh]im|[Hh]ers?|[Hh]is|[Hh]imself|[Hh]erself|Mr|Mrs|Ms|Miss|Herr|Frau)(?!{LETTER})\.?"
+)
+_SURNAME = re.compile(rf"[^\S\n]+[^\W\d_a-z]{LETTER}+(?=\s*(?:[,.:;|(\n]|$))")
 _WORD = re.compile(r"[^\W_]+(?:\+\+|#)?")
 _MAX_SKILLS = 12
 _DESCRIPTION_WORDS = 48
@@ -42,7 +43,7 @@ def job_text(job: Mapping[str, Any]) -> str:
 def candidate_text(candidate: CandidateContext) -> str:
     """What the embedder reads of a candidate, laid out as a job is. Empty where nothing is known."""
     return _joined(
-        ", ".join(candidate.desired_titles[:3]),
+        ", ".join(filter(None, desired_titles(candidate)[:3])),
         ", ".join(candidate.skills[:_MAX_SKILLS]),
         resume_words(candidate.resume_text, _RESUME_WORDS),
     )
@@ -53,15 +54,20 @@ def resume_words(text: str | None, count: int) -> str:
     return _first_words(neutral(text or ""), count)
 
 
+def desired_titles(candidate: CandidateContext) -> tuple[str, ...]:
+    """The titles a candidate looks for as rankers read them: one each, without names and pronouns, maybe empty."""
+    return tuple(neutral(title) for title in candidate.desired_titles)
+
+
 def neutral(text: str) -> str:
-    """The text without GIVEN_NAMES, the family names that end with them, and English pronouns that tell a sex.
+    """The text without GIVEN_NAMES, the family names behind them on their line, and pronouns that tell a sex.
 
     Only words with a capital letter count as names. A name that is not in the list stays.
     """
     text = _PRONOUN.sub("", text)
     kept, end = [], 0
-    for found in _CAPITALISED.finditer(text):
-        if found.group() in GIVEN_NAMES and found.start() >= end:
+    for found in given_names(text):
+        if found.start() >= end:
             kept.append(text[end : found.start()])
             family = _SURNAME.match(text, found.end())
             end = family.end() if family else found.end()
@@ -75,7 +81,7 @@ def job_lexical_text(job: Mapping[str, Any]) -> str:
 
 def candidate_lexical_text(candidate: CandidateContext) -> str:
     """The words that describe a candidate, as `job_lexical_text` describes a job."""
-    return _words(*candidate.desired_titles, candidate.city, candidate.region, *candidate.skills)
+    return _words(*desired_titles(candidate), candidate.city, candidate.region, *candidate.skills)
 
 
 def tokens(text: str) -> list[str]:

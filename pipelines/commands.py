@@ -63,7 +63,7 @@ def ingest(
             store,
             people=ForgottenPeople(open_ledger(settings.ledger_url)),
             progress=lambda name, rows: status.update(f"{name}: {rows:,} rows read"),
-            committed=partial(publish_consents, settings),
+            publish=partial(publish_consents, settings),
         )
     emit(report.as_dict(), json, lambda: console.print("\n".join(report.lines()), markup=False, soft_wrap=True))
 

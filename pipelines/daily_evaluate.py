@@ -30,6 +30,7 @@ from rolecall.pipelines.materialize import feature_store
 from rolecall.pipelines.people import people_as_of
 from rolecall.pipelines.refresh import RefreshSteps, models_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
+from rolecall.platform.errors import IntegrityError
 from rolecall.platform.release import MANIFEST_FILE, Manifest, read_manifest
 from rolecall.serving import parts
 from rolecall.serving.loader import LoadedRelease, load_release
@@ -69,7 +70,7 @@ class EvaluateSteps(RefreshSteps):
         challenger, people, fairness = self._challenger(step, folder, judges)
         ours = _Answers(rivals=challenger, people=people)
         champion = self.registry.reconcile()
-        served = self._champion(step, judges, champion)
+        served, unread = self._champion(step, judges, champion)
         if served is not None and judges.rivals is not judges.jobs:
             rivals, _ = self._evaluate(step, folder, judges.rivals, None, baselines=())
             ours = _Answers(rivals=rivals, people=people)
@@ -83,7 +84,7 @@ class EvaluateSteps(RefreshSteps):
             **self._of_champion(step, champion),
             people=_both(ours, against),
             fairness=fairness.of_release(),
-            schema_errors=_lost_people(ours, served),
+            schema_errors=[*unread, *_lost_people(ours, served)],
             rival=ours.rivals,
         )
         again = self._judge_refresh(step, refreshed, served) if refreshed and served else None
@@ -180,15 +181,24 @@ class EvaluateSteps(RefreshSteps):
         with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
             return _ask(step, release, jobs, people, **options)
 
-    def _champion(self, step: StepContext, judges: _Judges, champion: str | None) -> _Answers | None:
-        """What is served answers; None where nothing is, or this very release."""
+    def _champion(
+        self, step: StepContext, judges: _Judges, champion: str | None
+    ) -> tuple[_Answers | None, tuple[str, ...]]:
+        """What is served answers; None where nothing is, or this very release. And why it cannot be asked: with another
+        embedder or other code nothing can be compared, so nothing replaces it unless somebody says so."""
         if champion is None or champion == step.value("assemble", "release"):
-            return None
-        return self._answers(step, self.registry.releases.fetch(champion), judges)
+            return None, ()
+        try:
+            return self._answers(step, self.registry.releases.fetch(champion), judges), ()
+        except IntegrityError as error:
+            return None, (f"champion {champion} cannot be loaded, so promote this release by hand: {error}",)
 
     def _refreshed(self, step: StepContext, judges: _Judges, champion: str | None) -> _Answers | None:
-        """The refreshed release answers; None where there is none, or the champion changed since it was assembled."""
+        """The refreshed release answers; None where there is none, or the champion changed, or became one that must go,
+        since it was assembled."""
         if not step.value("refresh", "release") or step.value("refresh", "champion") != champion:
+            return None
+        if champion is not None and self.registry.taints.find(champion) is not None:
             return None
         return self._answers(step, step.file("refresh", assemble.RELEASE_FOLDER), judges)
 

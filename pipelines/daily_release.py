@@ -12,7 +12,7 @@ from rolecall.pipelines.evaluation.gate.verdict import EVIDENCE_FILE, VERDICT_FI
 from rolecall.pipelines.evaluation.report.write import REPORT
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import ConflictError
-from rolecall.platform.mlflow_setup import log_release_model, release_tags
+from rolecall.platform.mlflow_setup import EVALUATION_ARTIFACTS, log_release_model, release_tags
 from rolecall.platform.release import MANIFEST_FILE, ReleaseBuilder, read_manifest
 from rolecall.serving import parts
 
@@ -38,7 +38,7 @@ class ReleaseSteps(EvaluateSteps):
             told = judged.values["refresh_metrics"]
             refreshed = self._publish(source, folder, judged.folder / REFRESH_EVALUATION, told)
         for name in (assemble.EVALUATION, VERDICT_FILE, FAIRNESS, REPORT):
-            self.registry.client.log_artifact(self.mlflow_run, str(step.file("evaluate", name)), "evaluation")
+            self.registry.client.log_artifact(self.mlflow_run, str(step.file("evaluate", name)), EVALUATION_ARTIFACTS)
         return StepResult(values={"release": built, "refreshed": refreshed})
 
     def gate(self, step: StepContext) -> StepResult:

@@ -31,8 +31,9 @@ from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.tables import TableSchema, TableStore
 
 Progress = Callable[[str, int], None]
-Committed = Callable[[TableSchema, pl.DataFrame], None]
-"""Told of each table the rows that were new or different, once they are in it."""
+Publish = Callable[[TableSchema, pl.DataFrame], None]
+"""Given of each table the rows that are new or different, just before they go in: where it fails or is killed nothing
+is in the table, and ingesting again gives them again."""
 SHOWN_REFUSALS = 1000
 _SOURCE = "__source"
 
@@ -112,12 +113,12 @@ def ingest(
     progress: Progress | None = None,
     chunk_rows: int = CHUNK_ROWS,
     at: datetime | None = None,
-    committed: Committed = lambda _schema, _rows: None,
+    publish: Publish = lambda _schema, _rows: None,
 ) -> IngestReport:
     """Read `source` (a folder, or one file of it) through `mapping` into the tables of `store`.
 
     `people`: whose rows are passed over and counted; `at`: when a refused row is refused, default now;
-    `progress` is told (table, rows read) after each chunk, `committed` what was accepted. Raises InputError where
+    `progress` is told (table, rows read) after each chunk, `publish` what is accepted. Raises InputError where
     nothing in `source` belongs to the mapping, SchemaError where a file lacks mapped columns (with the first ten
     reasons; nothing is written).
     """
@@ -128,7 +129,7 @@ def ingest(
     return IngestReport(
         mapping=mapping.name,
         tables=tuple(
-            _ingest_section(section, mapping, store, door, told, chunk_rows, instant, committed) for section in sections
+            _ingest_section(section, mapping, store, door, told, chunk_rows, instant, publish) for section in sections
         ),
     )
 
@@ -141,14 +142,14 @@ def _ingest_section(
     progress: Progress,
     chunk_rows: int,
     at: datetime,
-    committed: Committed,
+    publish: Publish,
 ) -> TableReport:
     schema = section.spec.schema_
     prepared = _prepare(section, mapping, door, progress, chunk_rows)
     fresh = _unsettled(store, schema, prepared.rows)
     rows = as_table(schema, fresh)
+    publish(schema, pl.DataFrame(rows))
     result = store.upsert(schema, rows)
-    committed(schema, pl.DataFrame(rows))
     keep(store, [(file.label, schema.name) for file in section.files], prepared.refused, at=at)
     accepted = int(fresh[MEMBERS].sum())
     return TableReport(

@@ -127,6 +127,17 @@ def consents_after(tables: TableStore, versions: Versions, as_of: datetime) -> p
     return _rows(tables, CANDIDATES, versions).filter(~recorded(as_of, CANDIDATES)).collect()
 
 
+def consents_since(tables: TableStore, versions: Versions) -> pl.DataFrame:
+    """The candidates rows that are new or different since the pinned version. For what candidates allow and nothing
+    else: a run knows what it is pinned to."""
+    if tables.version(CANDIDATES.name) == versions.get(CANDIDATES.name):
+        return pl.DataFrame(pl.from_arrow(CANDIDATES.columns.empty_table()))
+    said = pl.struct(*CANDIDATES.key, CANDIDATES.time, *CONSENT).struct.json_encode()
+    now = tables.scan(CANDIDATES).select(CANDIDATES.columns.names).collect()
+    pinned = _rows(tables, CANDIDATES, versions).select(said.alias("said")).collect()
+    return now.filter(~said.is_in(pinned["said"].implode()))
+
+
 def newest_profiles(tables: TableStore, versions: Versions, as_of: datetime) -> pl.DataFrame:
     """One row a candidate: the profile that held at `as_of`, and of the consent in it what is left since."""
     rows = profiles_as_of(tables, versions, as_of).sort("candidate_id", "updated_at")

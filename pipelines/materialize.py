@@ -22,7 +22,7 @@ from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import SNAPSHOT_TTL, VIEWS
 from rolecall.pipelines.knowledge import Versions as Versions
-from rolecall.pipelines.knowledge import Windows, consents_after, profiles_as_of, read_as_of
+from rolecall.pipelines.knowledge import Windows, consents_after, consents_since, profiles_as_of, read_as_of
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableSchema, TableStore
 
@@ -86,10 +86,13 @@ def materialize(
     later = consents_after(tables, versions, as_of).with_columns(pl.lit(as_of).cast(TIMESTAMP).alias("updated_at"))
     sources["candidate_consent"] = with_later(sources["candidate_consent"], candidate_consent(later))
     rows = write_sources(sources, folder)
-    return MaterializeReport(rows=rows, online=feature_store(settings, folder).materialize(as_of))
+    online = feature_store(settings, folder).materialize(as_of)
+    if online:  # what was ingested since the tables were pinned was online already, and was overwritten just now
+        publish_consents(settings, CANDIDATES, consents_since(tables, versions))
+    return MaterializeReport(rows=rows, online=online)
 
 
 def publish_consents(settings: Settings, schema: TableSchema, rows: pl.DataFrame) -> None:
-    """What candidates allow from now on, obeyed without waiting for the next daily run: `ingest`'s `committed`."""
+    """What candidates allow from now on, obeyed without waiting for the next daily run: `ingest`'s `publish`."""
     if schema.name == CANDIDATES.name and rows.height:
         feature_store(settings).write_consents(candidate_consent(rows))

@@ -15,6 +15,7 @@ from pathlib import Path
 from rolecall.pipelines import assemble
 from rolecall.pipelines.people_steps import PeopleSteps
 from rolecall.pipelines.steps import StepContext, StepResult
+from rolecall.platform.errors import IntegrityError
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import MANIFEST_FILE, Manifest, ReleaseBuilder, read_manifest
 from rolecall.platform.settings import Settings
@@ -68,7 +69,11 @@ def misfit(served: Sealed, today: Sealed, registry: Registry) -> str:
     if registry.taints.find(served.manifest.id) is not None:
         return f"release {served.manifest.id} is tainted: its rankers must go"
     for part in (EmbedderPart, FeaturesPart):
-        if part.read(served.folder) != part.read(today.folder):
+        try:
+            same = part.read(served.folder) == part.read(today.folder)
+        except IntegrityError as error:  # other code wrote it
+            return f"release {served.manifest.id} cannot be read: {error}"
+        if not same:
             return f"{part.name()} of release {served.manifest.id} differs: its rankers read other columns"
     before, after = served.manifest.settings, today.manifest.settings
     changed = [name for name in _COMPARED_SETTINGS if before.get(name) != after.get(name)]

@@ -147,7 +147,7 @@ def with_pairs(rows: list[dict[str, Any]], verdict: dict[str, Any] | None, champ
     judged = verdict["checks"] if verdict is not None and verdict.get("champion") == champion else []
     gaps = {check["name"].removeprefix("slice "): check.get("evidence", {}) for check in judged}
     whole = gaps.get("against champion", {})
-    if "difference" in whole:
+    if whole.get("difference") is not None and whole.get("champion") is not None:
         told = {"where": "paired targets", "before": whole["champion"]}
         told |= {"after": whole["champion"] + whole["difference"], "difference": whole["difference"]}
         rows = [*rows, told | {"paired [95%]": _gap(whole | {"mean": whole["difference"]})}]

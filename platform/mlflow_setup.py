@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mlflow.entities.logged_model import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
+EVALUATION_ARTIFACTS = "evaluation"
+"""The folder of a run's artifacts that says how its release was judged."""
+
 RELEASE_TAG = "rolecall.release"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -97,6 +100,17 @@ def erase_logged_models(
         if model.tags.get(RELEASE_TAG) == release_id or (version is not None and _is_of(model, version)):
             gone += _erase_artifacts(model.artifact_location, options)
     return gone
+
+
+def erase_evaluation(client: MlflowClient, run_id: str, options: Mapping[str, str]) -> int:
+    """Delete what a run logged of its evaluation: its samples tell what people did. Returns files gone."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        location = client.get_run(run_id).info.artifact_uri
+    except MlflowException:  # the run is gone, and with it what it logged
+        return 0
+    return _erase_artifacts(f"{location.rstrip('/')}/{EVALUATION_ARTIFACTS}", options)
 
 
 def _logged_models(client: MlflowClient, experiment_id: str) -> Iterator[LoggedModel]:

@@ -28,7 +28,7 @@ from rolecall.platform.errors import (
     UnavailableError,
 )
 from rolecall.platform.ledger import exclusive, open_ledger
-from rolecall.platform.mlflow_setup import configure_mlflow, ensure_experiment, erase_logged_models
+from rolecall.platform.mlflow_setup import configure_mlflow, ensure_experiment, erase_evaluation, erase_logged_models
 from rolecall.platform.promotions import Promotion, Promotions
 from rolecall.platform.release import Manifest, is_release_id
 from rolecall.platform.release_store import ReleaseStore
@@ -232,7 +232,8 @@ class Registry:
         return fresh
 
     def purge(self, release_id: str, *, at: datetime) -> None:
-        """Remove every byte of a tainted release: its folder, this machine's cached copy and the models MLflow keeps.
+        """Remove every byte of a tainted release: its folder, this machine's cached copy, and the models and the report
+        that MLflow keeps.
 
         Raises ConflictError for the champion, InputError for one that is not tainted.
         """
@@ -247,6 +248,7 @@ class Registry:
         erase_logged_models(
             self.client, self.experiment_id, release_id, self._version(release_id), self.releases.options
         )
+        self._erase_evaluation(release_id)
         self._tag(release_id, _PURGED, at.isoformat())
         self.taints.purged(release_id, at=at)
 
@@ -256,6 +258,14 @@ class Registry:
             if taint.release_id != release_id:
                 self.releases.drop_cached(taint.release_id)
         return self.releases.fetch(release_id)
+
+    def _erase_evaluation(self, release_id: str) -> None:
+        """A run that built its day again, without the person, has logged the new evaluation over the old one."""
+        version = self._version(release_id)
+        if version is None or not version.run_id:
+            return
+        if all(info.taint is not None for info in self.list() if info.run_id == version.run_id):
+            erase_evaluation(self.client, version.run_id, self.releases.options)
 
     def _tag(self, release_id: str, name: str, text: str) -> None:
         version = self._version(release_id)

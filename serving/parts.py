@@ -45,10 +45,11 @@ class _PartFile(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises IntegrityError where the file is not what this code version writes."""
-        text = (folder / cls.name()).read_text(encoding="utf-8")
+        """Raises IntegrityError where the file is missing or not what this code version writes."""
         try:
-            return cls.model_validate_json(text)
+            return cls.model_validate_json((folder / cls.name()).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise IntegrityError(f"a release without {cls.name()}", cls.name(), "build the release again") from error
         except ValidationError as error:
             raise IntegrityError(
                 f"{cls.name()}: {error.errors()[0]['msg']} at {error.errors()[0]['loc']}",

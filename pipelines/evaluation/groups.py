@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +20,10 @@ from rolecall.platform.settings import FairnessSettings
 
 GROUP = "group"
 MOST_GROUPS = 50
-_READERS: Mapping[str, Callable[..., pl.DataFrame]] = {".parquet": pl.read_parquet, ".csv": pl.read_csv}
+_READERS: Mapping[str, Callable[..., pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": partial(pl.read_csv, infer_schema=False),  # an id is text: 007 is not 7
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import torch
 
 from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
-from rolecall.features.names import GIVEN_NAMES
+from rolecall.features.names import LETTER, NOT_BEFORE, given_names
 from rolecall.features.people import People
 from rolecall.features.people_pairs import PeoplePairs
 from rolecall.features.people_words import PeopleWords
@@ -55,7 +55,7 @@ HE_SHE: Mapping[str, tuple[str, str]] = {
     "mrs": ("Mr", "Ms"),
     "ms": ("Mr", "Ms"),
 }
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(rf"{NOT_BEFORE}[^\W\d_]{LETTER}*")
 SHOWN = 20
 """Jobs of an answer that are compared."""
 
@@ -77,9 +77,11 @@ class Swaps:
 def renamed(text: str, side: int, names: tuple[str, str]) -> str:
     """The text with every known name as `names[side]`, and pronouns to match: side 0 a man's, 1 a woman's."""
 
+    named = {found.start() for found in given_names(text)}
+
     def put(found: re.Match[str]) -> str:
         word = found.group()
-        if word in GIVEN_NAMES or word in names:
+        if found.start() in named:
             return names[side]
         forms = HE_SHE.get(word.lower())
         if forms is None or word.isupper():

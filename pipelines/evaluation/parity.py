@@ -24,6 +24,9 @@ FEWEST = 20
 ROUNDS_OF_FITTING = 20
 """Of the pay that a job's category, level and country explain."""
 
+_BLOCK = 4_000_000
+"""Numbers that are drawn at a time."""
+
 _WANTED = ("shortlist", "reply", "hire")
 Values = npt.NDArray[np.float64]
 
@@ -61,10 +64,10 @@ def attention(positions: npt.NDArray[np.number]) -> Values:
 def gaps(shares: Shares, *, rounds: int, seed: int, level: float = 0.95) -> Iterator[tuple[str, ExposureGap]]:
     """Each group against all others; with two groups only the later one by name, since the other says the same."""
     named = shares.groups[1:] if len(shares.groups) == 2 else shares.groups
-    random = np.random.default_rng(seed)
     count = len(shares.got)
-    weights = np.concatenate([np.ones((1, count)), random.multinomial(count, np.full(count, 1 / count), rounds)])
-    got, of = weights @ shares.got, weights @ shares.of
+    if not count:
+        return
+    got, of = _resampled(shares, rounds, np.random.default_rng(seed))
     for name in named:
         place = shares.groups.index(name)
         units = [int(np.count_nonzero(of > 0)) for of in (shares.of[:, place], np.delete(shares.of, place, 1).sum(1))]
@@ -78,6 +81,19 @@ def gaps(shares: Shares, *, rounds: int, seed: int, level: float = 0.95) -> Iter
         low, high = np.quantile(ratios[1:], [(1 - level) / 2, (1 + level) / 2])
         interval = Interval(mean=float(ratios[0]), low=float(low), high=float(high), count=count)
         yield name, ExposureGap(ratio=interval, count=units[0])
+
+
+def _resampled(shares: Shares, rounds: int, random: np.random.Generator) -> tuple[Values, Values]:
+    """What each group got and out of how much, of all units and of `rounds` draws of them, [1 + rounds, groups]: as
+    many draws at a time as memory holds, since a log has as many people as the board."""
+    count = len(shares.got)
+    chances, block = np.full(count, 1 / count), max(1, _BLOCK // count)
+    got, of = [shares.got.sum(axis=0)[None]], [shares.of.sum(axis=0)[None]]
+    for done in range(0, rounds, block):
+        weights = random.multinomial(count, chances, min(block, rounds - done)).astype(np.float64)
+        got.append(weights @ shares.got)
+        of.append(weights @ shares.of)
+    return np.concatenate(got), np.concatenate(of)
 
 
 def listed(lists: Sequence[tuple[Sequence[str], Sequence[str]]], group_of: Mapping[str, str]) -> Shares:
@@ -96,10 +112,10 @@ def listed(lists: Sequence[tuple[Sequence[str], Sequence[str]]], group_of: Mappi
 def paid(shown: pl.DataFrame, well_paid: Mapping[str, bool], group_of: Mapping[str, str]) -> Shares:
     """Of the attention each person gave to jobs whose pay is known, how much went to well-paid ones.
 
-    `shown`: candidate_id, job_id, position.
+    `shown`: candidate_id, job_id, position; a log that counts positions from 0 has its first two alike.
     """
     rows = shown.join(_frame("job_id", well_paid, "well"), on="job_id")
-    weight = 1 / (1 + pl.col("position").cast(pl.Float64)).log(2)
+    weight = 1 / (1 + pl.col("position").clip(lower_bound=1).cast(pl.Float64)).log(2)
     by_person = rows.group_by("candidate_id").agg(
         (weight * pl.col("well").cast(pl.Float64)).sum().alias("got"), weight.sum().alias("of")
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +41,34 @@ def test_a_resume_is_read_without_names_and_pronouns() -> None:
     assert neutral("Mary, 5 years as a nurse. She is used to: charts.") == "5 years as a nurse. is used to: charts."
     assert neutral("Lakisha Washington, PhD. His work at IBM.") == "PhD. work at IBM."
     assert neutral("Mr. Smith: MS Office, HIS systems") == "Smith: MS Office, HIS systems"
+
+
+def test_accents_digits_and_underscores_hide_no_name() -> None:
+    assert neutral("José Álvarez, chef. Joa\u0303o cooks") == "chef. cooks"
+    assert neutral("Daniel1985@mail.example and Anna_Schmidt her_name") == "1985@mail.example and _Schmidt _name"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Python, Julia, R", "San Jose, California", "Managed St. Louis, Missouri", "Jan 2019", "Sofia, BG"),
+        *("Art Grant Will Rose Frank Java", "Santa Clara clinic", "this shed, the theme, usher"),
+    ],
+)
+def test_skills_places_and_months_are_no_names(text: str) -> None:
+    assert neutral(text) == text
+
+
+def test_what_stands_below_a_name_is_no_family_name() -> None:
+    assert neutral("Maria\nElectrician\nBerlin") == "Electrician Berlin"
+    assert neutral("Maria Lopez\nElectrician") == "Electrician"
+
+
+def test_a_long_resume_of_names_alone_takes_no_time() -> None:
+    begun = time.process_time()
+    for text in ("Anna " * 800, ("Anna" + " " * 10) * 280, "Anna" + " " * 3990 + "x", "San " * 1000, "A" * 4000):
+        neutral(text[:4000])
+    assert time.process_time() - begun < 1
 
 
 @given(

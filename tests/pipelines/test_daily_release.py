@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +91,56 @@ def test_where_the_new_rankers_are_refused_the_refreshed_release_is_served(
     done = promote(settings, registry, refused, DAY + timedelta(days=1), first, refreshed=refreshed)
     assert (done.values["promoted"], registry.champion()) == (True, refreshed)
     assert "refused" in registry.promotions.history()[-1].why
+
+
+def test_the_rankers_of_a_champion_that_must_go_are_not_asked_anew(
+    settings: Settings, registry: Registry, build: Build
+) -> None:
+    """It was marked after the refreshed release was assembled."""
+    champion = build("champion", DAY)
+    registry.taints.mark(champion, "holds a person", at=DAY, due_at=DAY)
+    told = StepRecord(
+        name="refresh",
+        folder=Path(),
+        values={"champion": champion, "release": "0" * 16},
+        metrics={},
+        files={},
+        seconds=0.0,
+    )
+    step = StepContext(
+        name="evaluate", run="r", as_of=DAY, folder=Path(), inputs={"refresh": told}, report=lambda _message: None
+    )
+    work = ReleaseSteps(settings=settings, registry=registry, mlflow_run="")
+    assert work._refreshed(step, None, champion) is None  # type: ignore[arg-type]
+
+
+def test_a_champion_of_other_code_or_another_embedder_refuses_the_new_release_and_ends_no_run(
+    settings: Settings, registry: Registry, build: Build, tmp_path: Path
+) -> None:
+    """The release is kept with the reason, so that somebody can promote it."""
+    champion, today = build("champion", DAY), build("today", DAY)
+    promote(settings, registry, champion, DAY, None)
+    work = ReleaseSteps(settings=settings, registry=registry, mlflow_run="")
+    (tmp_path / "assemble").mkdir()
+    shutil.copytree(registry.releases.fetch(today), tmp_path / "assemble" / "release")
+    told = StepRecord(
+        name="assemble",
+        folder=tmp_path / "assemble",
+        values={"release": today},
+        metrics={},
+        files={},
+        seconds=0.0,
+    )
+    step = StepContext(
+        name="refresh", run="r", as_of=DAY, folder=tmp_path, inputs={"assemble": told}, report=lambda _message: None
+    )
+    done = work.refresh(step)
+    assert done.values["release"] == ""
+    assert "cannot be read" in done.values["why"]
+    judges = SimpleNamespace(rivals=None, people=None)
+    answers, why = work._champion(step, judges, champion)  # type: ignore[arg-type]
+    assert answers is None
+    assert f"champion {champion} cannot be loaded" in why[0]
 
 
 def test_a_backfilled_day_never_replaces_a_later_champion(settings: Settings, registry: Registry, build: Build) -> None:

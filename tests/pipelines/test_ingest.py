@@ -23,7 +23,7 @@ from rolecall.features.mapping import Mapping, load_mapping
 from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS, QUARANTINE, TABLES
 from rolecall.pipelines.ingest import IngestReport, TableReport, ingest
 from rolecall.platform.errors import InputError, SchemaError
-from rolecall.platform.tables import TableStore
+from rolecall.platform.tables import TableSchema, TableStore
 
 PATHS = {"PYTHONPATH": str(Path(__file__).parents[2] / "infra" / "import_root")}
 NOON = "2026-03-01T12:00:00Z"
@@ -226,6 +226,24 @@ def test_a_killed_ingest_is_finished_by_running_it_again(
     report = native(folder, store).tables[0]
     assert (report.accepted + report.duplicate, report.quarantined) == (1, 1)
     assert (store.read(EVENTS).num_rows, store.read(QUARANTINE).num_rows) == (1, 1)
+
+
+def test_what_could_not_be_published_is_not_in_the_table_and_is_published_by_ingesting_again(
+    folder: Path, store: TableStore
+) -> None:
+    """Else a consent that was taken back would wait for the next daily run: the table knows it, nobody is told."""
+    csv_file(folder / "jobs.csv", JOB)
+    told: list[int] = []
+
+    def unreachable(schema: TableSchema, rows: pl.DataFrame) -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        ingest(folder, load_mapping("native"), store, publish=unreachable)
+    assert store.version(JOBS.name) is None
+    for _ in range(2):
+        ingest(folder, load_mapping("native"), store, publish=lambda _schema, rows: told.append(rows.height))
+    assert (told, store.read(JOBS).num_rows) == ([1, 0], 1)
 
 
 def test_a_mended_mapping_takes_rows_out_of_quarantine(folder: Path, store: TableStore) -> None:

@@ -77,5 +77,8 @@ def test_a_consent_taken_back_is_obeyed_once_it_is_ingested(world: World, tmp_pa
     assert agreed() == 1.0
     row = {"candidate_id": name, "consent": False, "updated_at": (before + timedelta(days=1)).isoformat()}
     (tmp_path / "candidates.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    ingest(tmp_path / "candidates.jsonl", load_mapping("native"), tables, committed=partial(publish_consents, settings))
+    ingest(tmp_path / "candidates.jsonl", load_mapping("native"), tables, publish=partial(publish_consents, settings))
+    assert agreed() == 0.0
+    # a run that was pinned before goes on
+    materialize(tables, {"candidates": 0}, as_of=world.as_of, settings=settings, folder=tmp_path / "again")
     assert agreed() == 0.0

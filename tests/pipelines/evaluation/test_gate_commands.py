@@ -15,6 +15,7 @@ from rolecall.pipelines.evaluation.gate import Verdict, judge_release
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
 from rolecall.pipelines.evaluation.targets import Target
 from rolecall.platform.cli import build
+from rolecall.platform.cli_releases import with_pairs
 from rolecall.platform.errors import NotFoundError, SettingsError
 from rolecall.platform.gate_rules import GateRules
 from rolecall.platform.registry import Registry
@@ -146,6 +147,16 @@ def test_power_says_what_was_seen_and_what_it_takes(kept: Kept, ask) -> None:
     assert (document["targets"], document["days"]) == (COUNT, 3)
     assert document["rows"][0]["targets needed"] > document["rows"][-1]["targets needed"]
     assert "with your 900 targets an effect of" in ask("gate", kept.refused, "--power")
+
+
+def test_a_diff_bears_a_verdict_that_no_target_could_tell() -> None:
+    """Champion and challenger had no target in common that both have a value of."""
+    nothing = np.full(COUNT, np.nan)
+    verdict = judge_release(evaluation(nothing), evaluation(nothing), rules=RULES, size_bytes=1)
+    assert not verdict.passed
+    told = json.loads(json.dumps(verdict.to_dict())) | {"champion": "0" * 16}
+    row = {"where": "slices.history=none", "before": None, "after": None, "difference": None}
+    assert with_pairs([row], told, "0" * 16) == [{"paired [95%]": None} | row]
 
 
 def test_what_cannot_be_asked_says_why_and_what_next(kept: Kept, ask, tmp_path: Path) -> None:

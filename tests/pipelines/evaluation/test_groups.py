@@ -30,6 +30,10 @@ def test_without_a_file_there_are_no_groups() -> None:
 def test_numbers_as_ids_and_groups_are_read_as_text(tmp_path: Path) -> None:
     (tmp_path / "g.csv").write_text("job_id,group\n17,1\n18,2\n")
     assert read_groups(tmp_path / "g.csv", "job_id") == {"17": "1", "18": "2"}
+    rows = "".join(f"{n:05},{n % 2}\n" for n in range(200))
+    (tmp_path / "g.csv").write_text(f"job_id,group\n{rows}c-17,1\n")
+    read = read_groups(tmp_path / "g.csv", "job_id")
+    assert (read["00017"], read["c-17"], len(read)) == ("1", "1", 201)
 
 
 @pytest.mark.parametrize(

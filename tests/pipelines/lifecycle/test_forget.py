@@ -95,6 +95,29 @@ def test_the_champion_that_learned_from_them_is_due_until_a_clean_one_serves(
     assert registry.releases.manifest(before).id == before
 
 
+def test_what_mlflow_keeps_of_a_purged_releases_evaluation_goes(
+    settings: Settings, registry: Registry, release: Release, tmp_path: Path
+) -> None:
+    """Its samples say what people did. A run that built its day again has logged another one over it, which stays."""
+    report = tmp_path / "report.html"
+    report.write_text(f"wanted by {CANARY}")
+    first, again = (registry.get(release(name)).run_id or "" for name in ("first", "again"))
+    for run in (first, again):
+        registry.client.log_artifact(run, str(report), "evaluation")
+    forgotten(settings)
+    clean = release("clean")
+    report.write_text("clean")
+    registry.client.log_artifact(again, str(report), "evaluation")
+    version = registry.get(clean).version
+    known = registry.client.get_model_version("rolecall", version)
+    registry.client.delete_model_version("rolecall", version)
+    registry.client.create_model_version("rolecall", source=known.source, run_id=again, tags=known.tags)
+    registry.reconcile()
+    assert forget(settings, CANARY, at=NOW, rebuild=False).stage == "done"
+    assert left(settings) == {}
+    assert [len(registry.client.list_artifacts(run, "evaluation")) for run in (first, again)] == [0, 1]
+
+
 def test_no_way_leads_back_to_a_purged_release(settings: Settings, registry: Registry, release: Release) -> None:
     before = release("first")
     release("clean")  # built while the tables had them: tainted as well
