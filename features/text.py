@@ -22,6 +22,8 @@ _WORD = re.compile(r"[^\W_]+(?:\+\+|#)?")
 _MAX_SKILLS = 12
 _DESCRIPTION_WORDS = 48
 _RESUME_WORDS = 48
+_SPARE_WORDS = 32
+"""More words of a resume than are wanted are looked through at first: names go."""
 
 
 JOB_TEXT = ("title", "employer_name", "skills", "category_path", "description")
@@ -50,8 +52,17 @@ def candidate_text(candidate: CandidateContext) -> str:
 
 
 def resume_words(text: str | None, count: int) -> str:
-    """The first words of a resume as rankers read it: without names and pronouns."""
-    return _first_words(neutral(text or ""), count)
+    """The first words of a resume as rankers read it: without names and pronouns.
+
+    Of a long one only the beginning is looked through, where enough of it is left.
+    """
+    whole = text or ""
+    pieces = whole.split(maxsplit=count + _SPARE_WORDS)
+    if len(pieces) > count + _SPARE_WORDS:
+        kept = neutral(whole[: len(whole) - len(pieces[-1])]).split()
+        if len(kept) > count + 2:  # the last two may be a name that does not end there
+            return " ".join(kept[:count])
+    return _first_words(neutral(whole), count)
 
 
 def desired_titles(candidate: CandidateContext) -> tuple[str, ...]:

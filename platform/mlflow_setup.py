@@ -110,7 +110,7 @@ def erase_evaluation(client: MlflowClient, run_id: str, options: Mapping[str, st
         location = client.get_run(run_id).info.artifact_uri
     except MlflowException:  # the run is gone, and with it what it logged
         return 0
-    return _erase_artifacts(f"{location.rstrip('/')}/{EVALUATION_ARTIFACTS}", options)
+    return _erase_artifacts(f"{location.rstrip('/')}/{EVALUATION_ARTIFACTS}", options) if location else 0
 
 
 def _logged_models(client: MlflowClient, experiment_id: str) -> Iterator[LoggedModel]:

@@ -16,6 +16,7 @@ from rolecall.features.text import (
     job_lexical_text,
     job_text,
     neutral,
+    resume_words,
     text_hash,
     tokens,
 )
@@ -69,6 +70,18 @@ def test_a_long_resume_of_names_alone_takes_no_time() -> None:
     for text in ("Anna " * 800, ("Anna" + " " * 10) * 280, "Anna" + " " * 3990 + "x", "San " * 1000, "A" * 4000):
         neutral(text[:4000])
     assert time.process_time() - begun < 1
+
+
+@given(
+    st.lists(
+        st.sampled_from(["Anna", "Smith", "Smith,", "Anna.", "she", "(He", "\n", "cook", "\u0301", "San"]), max_size=90
+    ),
+    st.integers(0, 60),
+)
+@settings(deadline=None, max_examples=300)
+def test_the_first_words_of_a_resume_are_those_of_the_whole(words: list[str], count: int) -> None:
+    text = " ".join(words)
+    assert resume_words(text, count) == " ".join(neutral(text).split()[:count])
 
 
 @given(
