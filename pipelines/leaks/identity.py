@@ -30,6 +30,13 @@ EXPLAINED = 0.01
 FEWEST = 30
 """Keys asked for more than once, below which nothing can be said."""
 
+FEWEST_EXPLAINED = 60
+"""Keys below which nothing is asked to be explained: of so few, an honest column often is not."""
+
+ATTRIBUTES = frozenset({"log_salary"})
+"""Plain attributes of a posting, which may well be of its own for each and which nothing else needs to explain. That
+they are what they say is checked by replaying them from the tables."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Keys:
@@ -53,7 +60,8 @@ def _identities(matrix: Matrix, key: str) -> Iterator[Finding]:
         if own is None:
             continue
         runs = abs(_correlation(own.numbers.astype(np.float64), own.values))
-        p = 0.0 if runs > IN_ORDER else _explained(matrix, codes, name, own)
+        asked = name not in ATTRIBUTES and len(own.values) >= FEWEST_EXPLAINED
+        p = _explained(matrix, codes, name, own) if asked and runs <= IN_ORDER else 0.0
         if runs > IN_ORDER or p > EXPLAINED:
             evidence: dict[str, float | str] = {"names": key, "keys": float(len(own.values)), "id order": runs}
             yield Finding(kind="identity", column=name, evidence=evidence | ({"explained p": p} if p else {}))
