@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rolecall.features.store import PROJECT
+from rolecall.features.feast_repository import PROJECT
 from rolecall.platform.database_erasure import compact_sqlite, sqlite_file
 from rolecall.platform.settings import FeatureSettings
 

@@ -12,8 +12,9 @@ import redis
 
 from rolecall.features.activity import TIMESTAMP, candidate_consent, candidate_history, employer_rating, job_activity
 from rolecall.features.candidates import candidate_context
+from rolecall.features.feast_repository import redis_address
 from rolecall.features.schema import EMPLOYERS, EVENTS
-from rolecall.features.store import FeatureStore, redis_address
+from rolecall.features.store import FeatureStore
 from rolecall.features.views import VIEWS, candidate_feature_columns, job_feature_columns, service_views
 from rolecall.platform.errors import InputError, SettingsError
 from rolecall.platform.settings import FeatureSettings
@@ -183,7 +184,7 @@ def test_a_second_reader_sees_what_was_materialized(
     store: FeatureStore, settings: FeatureSettings, tmp_path: Path
 ) -> None:
     """With Redis from another machine too: one that has none of this one's files."""
-    home = store._home if settings.online_store == "sqlite" else tmp_path
+    home = store._feast.home if settings.online_store == "sqlite" else tmp_path
     reader = FeatureStore(home, settings)
     assert reader.online_candidates(["c1"], at=AS_OF) == store.online_candidates(["c1"], at=AS_OF)
 

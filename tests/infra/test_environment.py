@@ -7,7 +7,7 @@ import re
 import pytest
 from sqlalchemy import make_url
 
-from rolecall.features.store import redis_address
+from rolecall.features.feast_repository import redis_address
 from rolecall.platform.errors import SettingsError
 from rolecall.platform.ray_runtime import environment
 from rolecall.platform.settings import RaySettings, Settings, load_settings
