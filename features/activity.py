@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from rolecall.features import view_features
+from rolecall.features.feature import names
 from rolecall.features.schema import ENGAGEMENT_EVENTS
+from rolecall.features.view_features import WINDOWS_DAYS
 
-WINDOWS_DAYS = (1, 7, 30)
 PRIOR_RATE = 0.1
 PRIOR_WEIGHT = 10.0
 MAX_REMEMBERED = 200
@@ -37,29 +39,14 @@ _COUNTED = ("impressions", "engagements", "applies")
 _BLOCK_ROWS = 50_000
 
 
-def activity_columns(prefix: str) -> tuple[str, ...]:
-    """Numeric columns of a daily activity snapshot, for `prefix` candidate or job."""
-    counts = tuple(f"{prefix}_{name}_{days}d" for days in WINDOWS_DAYS for name in _COUNTED)
-    return (*counts, f"{prefix}_engagement_rate_30d", f"{prefix}_apply_rate_30d", f"{prefix}_applies_total")
-
-
-CANDIDATE_ACTIVITY_COLUMNS = activity_columns("candidate")
-JOB_ACTIVITY_COLUMNS = activity_columns("job")
-EMPLOYER_COLUMNS = ("employer_rating", "employer_rating_count", "employer_size")
-HISTORY_LIST_COLUMNS = ("recent_job_ids", "applied_job_ids", "dismissed_job_ids")
-HISTORY_NUMBER_COLUMNS = (
-    "engagement_count",
-    "apply_count",
-    "dismiss_count",
-    "mean_dwell_seconds",
-    "last_engaged_epoch",
-)
-PROFILE_LIST_COLUMNS = ("desired_titles", "skills")
-PROFILE_TEXT_COLUMNS = ("resume_text", "seniority", "city", "region", "country")
-PROFILE_NUMBER_COLUMNS = ("lat", "lon")
-CONSENT_LIST_COLUMNS = ("hidden_from",)
-CONSENT_TEXT_COLUMNS = ("visibility",)
-CONSENT_NUMBER_COLUMNS = ("consent",)
+CANDIDATE_ACTIVITY_COLUMNS = names(view_features.activity("candidate"))
+JOB_ACTIVITY_COLUMNS = names(view_features.activity("job"))
+EMPLOYER_COLUMNS = names(view_features.EMPLOYER_RATING)
+HISTORY_LIST_COLUMNS = names(view_features.HISTORY, "list")
+HISTORY_NUMBER_COLUMNS = names(view_features.HISTORY, "number")
+PROFILE_LIST_COLUMNS = names(view_features.PROFILE, "list")
+PROFILE_TEXT_COLUMNS = names(view_features.PROFILE, "text")
+PROFILE_NUMBER_COLUMNS = names(view_features.PROFILE, "number")
 
 _HISTORY_SCHEMA: dict[str, Any] = {
     "candidate_id": pl.String,
@@ -237,7 +224,7 @@ def _stamped(daily: pl.DataFrame, entity: str, start: datetime, end: datetime) -
     joined = counts.sort("event_timestamp", key).join_asof(
         totals, on="event_timestamp", by=key, strategy="backward", check_sortedness=False
     )
-    return joined.with_columns(_rates(entity)).select(key, "event_timestamp", *activity_columns(entity))
+    return joined.with_columns(_rates(entity)).select(key, "event_timestamp", *names(view_features.activity(entity)))
 
 
 def _daily_counts(events: pl.DataFrame, key: str) -> pl.DataFrame:

@@ -8,19 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rolecall.features.activity import (
-    CANDIDATE_ACTIVITY_COLUMNS,
-    CONSENT_LIST_COLUMNS,
-    CONSENT_NUMBER_COLUMNS,
-    CONSENT_TEXT_COLUMNS,
-    EMPLOYER_COLUMNS,
-    HISTORY_LIST_COLUMNS,
-    HISTORY_NUMBER_COLUMNS,
-    JOB_ACTIVITY_COLUMNS,
-    PROFILE_LIST_COLUMNS,
-    PROFILE_NUMBER_COLUMNS,
-    PROFILE_TEXT_COLUMNS,
-)
+from rolecall.features import view_features
+from rolecall.features.feature import Feature, Source, names
+from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
 
 SNAPSHOT_TTL = timedelta(days=2)
 """A daily snapshot is trusted for two days: one missed run is bridged, a dead pipeline is not."""
@@ -28,26 +18,44 @@ SNAPSHOT_TTL = timedelta(days=2)
 
 @dataclass(frozen=True, kw_only=True)
 class ViewShape:
-    """A feature view in plain words. `ttl` zero: a row never expires."""
+    """A feature view in plain words: its columns in the order lists, texts, numbers.
+
+    `source`: what its rows are computed from. `owner`: who answers for it. `ttl` zero: a row never expires.
+    """
 
     name: str
     entity: str
-    lists: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
+    features: tuple[Feature, ...]
+    source: Source
+    owner: str
     ttl: timedelta = timedelta(0)
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        return names(self.features, "list")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return names(self.features, "text")
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        return names(self.features, "number")
 
     @property
     def columns(self) -> tuple[str, ...]:
         return (*self.lists, *self.texts, *self.numbers)
 
 
+_PROFILE_SOURCE = ("candidate_id", "updated_at", *names(view_features.PROFILE), "experience")
+_CANDIDATE_EVENTS = ("event_id", "actor", "candidate_id", "job_id", "kind", "occurred_at")
+
 CONSENT_VIEW = ViewShape(
     name="candidate_consent",
     entity="candidate",
-    lists=CONSENT_LIST_COLUMNS,
-    texts=CONSENT_TEXT_COLUMNS,
-    numbers=CONSENT_NUMBER_COLUMNS,
+    features=view_features.CONSENT,
+    source=Source(table=CANDIDATES.name, columns=("candidate_id", "updated_at", *names(view_features.CONSENT))),
+    owner="privacy",
 )
 """Read to decide who may be shown. No ranker reads it."""
 
@@ -55,14 +63,40 @@ _RANKED = (
     ViewShape(
         name="candidate_profile",
         entity="candidate",
-        lists=PROFILE_LIST_COLUMNS,
-        texts=PROFILE_TEXT_COLUMNS,
-        numbers=PROFILE_NUMBER_COLUMNS,
+        features=view_features.PROFILE,
+        source=Source(table=CANDIDATES.name, columns=_PROFILE_SOURCE),
+        owner="ranking",
     ),
-    ViewShape(name="candidate_history", entity="candidate", lists=HISTORY_LIST_COLUMNS, numbers=HISTORY_NUMBER_COLUMNS),
-    ViewShape(name="candidate_activity", entity="candidate", numbers=CANDIDATE_ACTIVITY_COLUMNS, ttl=SNAPSHOT_TTL),
-    ViewShape(name="job_activity", entity="job", numbers=JOB_ACTIVITY_COLUMNS, ttl=SNAPSHOT_TTL),
-    ViewShape(name="employer_rating", entity="employer", numbers=EMPLOYER_COLUMNS),
+    ViewShape(
+        name="candidate_history",
+        entity="candidate",
+        features=view_features.HISTORY,
+        source=Source(table=EVENTS.name, columns=(*_CANDIDATE_EVENTS, "dwell_seconds")),
+        owner="ranking",
+    ),
+    ViewShape(
+        name="candidate_activity",
+        entity="candidate",
+        features=view_features.activity("candidate"),
+        source=Source(table=EVENTS.name, columns=_CANDIDATE_EVENTS),
+        owner="ranking",
+        ttl=SNAPSHOT_TTL,
+    ),
+    ViewShape(
+        name="job_activity",
+        entity="job",
+        features=view_features.activity("job"),
+        source=Source(table=EVENTS.name, columns=_CANDIDATE_EVENTS),
+        owner="ranking",
+        ttl=SNAPSHOT_TTL,
+    ),
+    ViewShape(
+        name="employer_rating",
+        entity="employer",
+        features=view_features.EMPLOYER_RATING,
+        source=Source(table=EMPLOYERS.name, columns=("employer_id", "observed_at", "rating", "rating_count", "size")),
+        owner="ranking",
+    ),
 )
 VIEWS = (*_RANKED, CONSENT_VIEW)
 
@@ -90,5 +124,7 @@ def job_feature_columns(service: str) -> tuple[str, ...]:
 def candidate_feature_columns(service: str) -> tuple[str, ...]:
     """Names in `CandidateContext.activity` that rankers of this service may read."""
     numbers = [n for view in service_views(service) if view.entity == "candidate" for n in view.numbers]
-    kept = tuple(name for name in numbers if name not in (*PROFILE_NUMBER_COLUMNS, "last_engaged_epoch"))
+    kept = tuple(
+        name for name in numbers if name not in (*names(view_features.PROFILE, "number"), "last_engaged_epoch")
+    )
     return (*kept, HOURS_SINCE_ENGAGEMENT)
