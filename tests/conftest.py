@@ -1,63 +1,36 @@
-"""What several areas' tests need: real services, and a Ray cluster to submit jobs to."""
+"""What several areas' tests need: real services, and a Ray cluster to submit jobs to.
+
+`tests/kernels` also runs where only torch, triton, pytest and hypothesis are installed: nothing else is imported there.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
-from rolecall.pipelines.demo import free_ports
-from rolecall.platform.errors import UnavailableError
-from rolecall.platform.jobs import RayJobService
-
-from .services import ledger_database, postgresql, redis_server, redis_url, s3_bucket, s3_options
-from .small_world import world
+# Read when a kernel is defined, so before anything imports one: without a GPU, Triton's kernels are interpreted.
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 settings.register_profile("rolecall", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("rolecall")
 
-# Fixtures for every area.
-__all__ = ["ledger_database", "postgresql", "redis_server", "redis_url", "s3_bucket", "s3_options", "world"]
+if importlib.util.find_spec("ray") is not None:
+    # Fixtures for every area.
+    from .ray_cluster import ray_cluster as ray_cluster
+    from .services import ledger_database as ledger_database
+    from .services import postgresql as postgresql
+    from .services import redis_server as redis_server
+    from .services import redis_url as redis_url
+    from .services import s3_bucket as s3_bucket
+    from .services import s3_options as s3_options
+    from .small_world import world as world
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """A local Ray cluster of its own: free ports, its own folder, ended by process id."""
-    folder = tempfile.mkdtemp(prefix="rcj", dir="/tmp")
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "metrics-export-port", "ray-client-server-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"]
-    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--include-dashboard=true"]
-    command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000"]
-    command += ["--disable-usage-stats", f"--temp-dir={folder}"]
-    command += [f"--{name}={port}" for name, port in ports.items()]
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    head = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield answering(f"http://127.0.0.1:{ports['dashboard-port']}")
-    finally:
-        head.terminate()
-        head.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def answering(address: str) -> str:
-    """Wait until the cluster takes calls."""
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            RayJobService(address)
-        except UnavailableError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
-        else:
-            return address
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """The time limit of pyproject.toml is known (and has no effect) where pytest-timeout is not installed."""
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "seconds a test may take; pytest-timeout applies it")
