@@ -1,0 +1,120 @@
+"""Point-in-time joins: for every entity row the feature values known at its instant, for any number of views.
+
+    asof_join(entities, [AsofView(name="rating", rows=pl.scan_parquet("rating.parquet"), keys={"employer": "id"},
+                                  timestamp="at", created="written_at", ttl=timedelta(days=30),
+                                  columns={"stars": "rating__stars"})], timestamp="event_timestamp")
+
+Stands alone: it needs numpy, polars and pyarrow only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from rolecall.features.asof.instants import instants
+from rolecall.features.asof.keys import key_codes
+from rolecall.features.asof.match import NO_ROW, FeatureRows, match
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsofView:
+    """Feature rows, in any order, and what of them an entity row is given.
+
+    `keys`: entity column -> column of `rows`; several are one composite key, none gives every entity row the newest
+    of all rows. `timestamp`: when a row's values became true. `created`: when the row was written; of rows with the
+    same key and timestamp the one created last wins, and where that ties too, or `created` is None, the last in file
+    order. `ttl`: None or zero: a row never expires; else it is seen up to and including `timestamp + ttl`.
+    `columns`: column of `rows` -> output column. Timestamps are ms, us or ns, and UTC where they name no zone.
+    """
+
+    name: str
+    rows: pl.LazyFrame
+    keys: Mapping[str, str]
+    timestamp: str
+    created: str | None
+    ttl: timedelta | None
+    columns: Mapping[str, str]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The columns of `rows` that a join reads, each once."""
+        created = () if self.created is None else (self.created,)
+        return tuple(dict.fromkeys((*self.keys.values(), self.timestamp, *created, *self.columns)))
+
+
+class AsofInputError(ValueError):
+    """Columns are missing, named twice or of the wrong type, or a ttl is negative; the message says which."""
+
+
+def asof_join(
+    entities: pa.Table,
+    views: Sequence[AsofView],
+    *,
+    timestamp: str,
+    known_only: bool = False,
+    memory: int | None = None,
+    scratch: Path | None = None,
+) -> pa.Table:
+    """Each entity row, in order, with all its columns, then the columns of each view as known at its `timestamp`.
+
+    A row of a view is seen where `event <= T` and `event >= T - ttl`; the newest wins (ties: `AsofView`). Exactly one
+    output row an entity row; null where nothing matches, where a part of the key is null (or NaN), or T is.
+    `known_only`: rows with `created > T`, or without `created` in a view that has it, do not exist at T.
+    Raises AsofInputError for inputs that cannot be joined, before anything is read.
+    """
+    check(entities.schema, views, timestamp)
+    asked = pl.DataFrame(entities.select(_asked(views, timestamp)))
+    table = entities
+    for view in views:
+        for name, column in zip(view.columns.values(), _seen(asked, view, timestamp, known_only), strict=True):
+            table = table.append_column(name, column.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    return table
+
+
+def check(entities: pa.Schema, views: Sequence[AsofView], timestamp: str) -> None:
+    """Raises AsofInputError where columns are missing or an output column would be there twice."""
+    names = list(entities.names)
+    for view in views:
+        _present("the entity rows", names, (*view.keys, timestamp))
+        _present(f"view {view.name}", view.rows.collect_schema().names(), view.wanted)
+        if view.ttl is not None and view.ttl < timedelta(0):
+            raise AsofInputError(f"view {view.name}: ttl is {view.ttl}: None, zero (never expires) or a positive time")
+    given = [*names, *(name for view in views for name in view.columns.values())]
+    twice = sorted({name for name in given if given.count(name) > 1})
+    if twice:
+        raise AsofInputError(f"columns named twice in the result: {', '.join(twice)}; use full feature names")
+
+
+def _present(where: str, have: Sequence[str], needed: Sequence[str]) -> None:
+    missing = [name for name in dict.fromkeys(needed) if name not in have]
+    if missing:
+        raise AsofInputError(f"{where}: no column {', '.join(missing)}; there are {', '.join(have)}")
+
+
+def _asked(views: Sequence[AsofView], timestamp: str) -> list[str]:
+    return list(dict.fromkeys((*(name for view in views for name in view.keys), timestamp)))
+
+
+def _seen(asked: pl.DataFrame, view: AsofView, timestamp: str, known_only: bool) -> list[pl.Series]:
+    rows = view.rows.select(view.wanted).collect()
+    try:
+        ours, theirs = key_codes(rows, asked, view.keys)
+        at = instants(asked[timestamp], f"entity column {timestamp}")
+        stamps = instants(rows[view.timestamp], view.timestamp)
+        created = instants(rows[view.created], view.created) if view.created else None
+    except TypeError as error:
+        raise AsofInputError(f"view {view.name}: {error}") from error
+    features = FeatureRows(codes=ours, at=stamps, created=created)
+    found = pl.Series(match(features, theirs, at, ttl=view.ttl, known_only=known_only))
+    place = found.set(found == NO_ROW, None)
+    return [rows[column].gather(place) if rows.height else _nulls(rows[column], place) for column in view.columns]
+
+
+def _nulls(column: pl.Series, place: pl.Series) -> pl.Series:
+    return pl.Series(column.name, [None] * len(place), dtype=column.dtype)

@@ -1,0 +1,72 @@
+"""Entity keys as small integers: the same number for the same key on both sides, -1 where a part of it is null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+Codes = npt.NDArray[np.int64]
+NO_KEY = -1
+_ROOM = 2**31
+_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+
+
+def key_codes(rows: pl.DataFrame, entities: pl.DataFrame, keys: Mapping[str, str]) -> tuple[Codes, Codes]:
+    """Codes, below 2**31, of the keys of feature rows and of entity rows. `keys`: entity column -> rows column.
+
+    No keys: everything has the one key 0. Raises TypeError where two columns cannot be compared.
+    """
+    codes = np.zeros(rows.height + entities.height, dtype=np.int64)
+    size = 1
+    for theirs, ours in keys.items():
+        part, count = _codes(rows[ours], aligned(entities[theirs], rows[ours], theirs))
+        codes = np.where((codes < 0) | (part < 0), NO_KEY, codes * count + part)
+        size *= count
+        if size > _ROOM:
+            codes, size = _dense(codes)
+    return codes[: rows.height], codes[rows.height :]
+
+
+def aligned(entity: pl.Series, feature: pl.Series, name: str) -> pl.Series:
+    """The entity column in the feature column's type; null where the value has no equal there, and for NaN.
+
+    Raises TypeError where the types cannot be compared (text and numbers, say), naming the column `name`.
+    """
+    wanted, got = feature.dtype, entity.dtype
+    if wanted in _TEXTS and got in _TEXTS:
+        return entity.cast(pl.String)
+    if wanted.is_numeric() and got.is_numeric() and not wanted.is_decimal() and not got.is_decimal():
+        cast = entity.cast(wanted, strict=False)
+        same = cast.cast(got, strict=False) == entity
+        return cast.set(~same.fill_null(value=False), None)
+    if pl.Null in (wanted, got):
+        return pl.Series(entity.name, [None] * len(entity), dtype=pl.Null if wanted == pl.Null else wanted)
+    if wanted != got or wanted.is_nested():
+        raise TypeError(
+            f"key {name} is {got} in the entity rows and {wanted} in the feature rows: "
+            "both must be text, both numbers, or one and the same type; cast one of them"
+        )
+    return entity
+
+
+def _codes(feature: pl.Series, entity: pl.Series) -> tuple[Codes, int]:
+    if feature.dtype in _TEXTS:
+        feature = feature.cast(pl.String)
+    if feature.dtype.is_float():
+        feature, entity = feature.fill_nan(None) + 0.0, entity.fill_nan(None) + 0.0
+    chunks = [series.to_arrow(compat_level=pl.CompatLevel.oldest()) for series in (feature, entity)]
+    joined = pa.chunked_array(chunks)
+    encoded = joined.dictionary_encode().combine_chunks() if len(joined) else pa.nulls(0)
+    if encoded.type == pa.null():
+        return np.full(len(encoded), NO_KEY, dtype=np.int64), 1
+    return encoded.indices.fill_null(NO_KEY).to_numpy().astype(np.int64), max(len(encoded.dictionary), 1)
+
+
+def _dense(codes: Codes) -> tuple[Codes, int]:
+    found, dense = np.unique(codes, return_inverse=True)
+    shift = 1 if found.size and found[0] < 0 else 0
+    return dense.astype(np.int64) - shift, max(found.size - shift, 1)
