@@ -6,34 +6,27 @@ import contextlib
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow.parquet as pq
 
-from rolecall.features.schema import EVENTS
 from rolecall.pipelines import assemble
-from rolecall.pipelines.daily_steps import VIEWS
+from rolecall.pipelines.daily_judges import Answers, Judges, ask
+from rolecall.pipelines.evaluation.counterfactual.log_value import LogValue
 from rolecall.pipelines.evaluation.fairness import Fairness, audit_fairness
 from rolecall.pipelines.evaluation.gate import Verdict, judge_refresh, judge_release
+from rolecall.pipelines.evaluation.gate.power import Power
 from rolecall.pipelines.evaluation.groups import Groups
-from rolecall.pipelines.evaluation.impressions import collect_impressions
-from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation, Judge
-from rolecall.pipelines.evaluation.people_judge import PeopleJudge, people_metrics
-from rolecall.pipelines.evaluation.people_targets import collect_people_targets
-from rolecall.pipelines.evaluation.report.write import REPORT, write_report
-from rolecall.pipelines.evaluation.targets import collect_targets, fair_targets
-from rolecall.pipelines.knowledge import Windows, known_jobs, newest_profiles, read_as_of
-from rolecall.pipelines.materialize import feature_store
-from rolecall.pipelines.people import people_as_of
+from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
+from rolecall.pipelines.evaluation.people_judge import people_metrics
+from rolecall.pipelines.evaluation.report.write import REPORT, gather_report, write_report
 from rolecall.pipelines.refresh import RefreshSteps, models_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import IntegrityError
 from rolecall.platform.release import MANIFEST_FILE, Manifest, read_manifest
 from rolecall.serving import parts
-from rolecall.serving.loader import LoadedRelease, load_release
+from rolecall.serving.loader import load_release
 
 REFRESH_EVALUATION = "refresh_evaluation.json"
 FAIRNESS = "fairness.json"
@@ -42,21 +35,12 @@ _SHOWN = ("recall@10", "hr@10", "ndcg@10", "mrr")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judges:
-    """One for each direction, and the one that champion and challenger are compared by; `events`: what they know of."""
+class _Challenger:
+    """Today's rankers on every target with every baseline, and what names and groups change in their answers."""
 
-    jobs: Judge
-    rivals: Judge
-    people: PeopleJudge
-    events: pl.DataFrame
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answers:
-    """One release on the targets that releases are compared on; `people`: None where it recommends nobody."""
-
-    rivals: Evaluation
-    people: Evaluation | None
+    jobs: Evaluation
+    answers: Answers
+    fairness: Fairness
 
 
 class EvaluateSteps(RefreshSteps):
@@ -65,48 +49,54 @@ class EvaluateSteps(RefreshSteps):
     def evaluate(self, step: StepContext) -> StepResult:
         """Today's rankers, the champion's over today's catalogue and the champion as it is, all on the same targets,
         and what the gate says of the first two."""
-        judges = self._judges(step)
+        judges = Judges.prepare(step, self.tables, self.settings)
         folder = step.file("assemble", assemble.RELEASE_FOLDER)
-        challenger, people, fairness = self._challenger(step, folder, judges)
-        ours = _Answers(rivals=challenger, people=people)
         champion = self.registry.reconcile()
         served, unread = self._champion(step, judges, champion)
-        if served is not None and judges.rivals is not judges.jobs:
-            rivals, _ = self._evaluate(step, folder, judges.rivals, None, baselines=())
-            ours = _Answers(rivals=rivals, people=people)
+        challenger = self._challenger(step, folder, judges, compared=served is not None)
+        ours, people = challenger.answers, challenger.answers.people
         refreshed = self._refreshed(step, judges, champion) if served is not None else None
         against = refreshed or served
         verdict = judge_release(
-            challenger,
+            challenger.jobs,
             against.rivals if against else None,
             rules=self.settings.gate,
             size_bytes=_size(folder),
             **self._of_champion(step, champion),
             people=_both(ours, against),
-            fairness=fairness.of_release(),
+            fairness=challenger.fairness.of_release(),
             schema_errors=[*unread, *_lost_people(ours, served)],
             rival=ours.rivals,
         )
         again = self._judge_refresh(step, refreshed, served) if refreshed and served else None
         if again and step.value("refresh", "release") == step.value("assemble", "release"):
             verdict = again  # today's rankers are the champion's: only the catalogue is judged
-        _write_report(step.folder / assemble.EVALUATION, challenger, people)
-        (step.folder / FAIRNESS).write_text(json.dumps(fairness.to_dict(), indent=1))
+        log = LogValue(release=ours.log, champion=against.log if against else {}, why=judges.log.why)
+        power = Power.of(verdict.evidence, self.settings.gate, days=self.settings.ranking.evaluation_days)
+        _write_report(step.folder / assemble.EVALUATION, challenger.jobs, people, log)
+        (step.folder / FAIRNESS).write_text(json.dumps(challenger.fairness.to_dict(), indent=1))
         if refreshed:
             _write_report(step.folder / REFRESH_EVALUATION, refreshed.rivals, refreshed.people)
-        verdict.write(step.folder, champion=champion, refresh=again.to_dict() if again else None)
-        write_report(
-            step.folder / REPORT,
+        verdict.write(
+            step.folder,
+            champion=champion,
+            refresh=again.to_dict() if again else None,
+            power=power.to_dict() if power else None,
+        )
+        report = gather_report(
             manifest=read_manifest((folder / MANIFEST_FILE).read_bytes()),
-            evaluation=challenger,
+            evaluation=challenger.jobs,
             champion=against.rivals if against else None,
             rival=ours.rivals if against else None,
             verdict=verdict,
             titles=_titles(folder),
             people=(people, against.people if against else None) if people else None,
-            fairness=fairness,
+            fairness=challenger.fairness,
+            log=log,
+            power=power,
             champion_id=champion or "",
         )
+        write_report(step.folder / REPORT, report)
         return StepResult(
             values={
                 "champion": champion,
@@ -115,17 +105,23 @@ class EvaluateSteps(RefreshSteps):
                 "refresh_passed": bool(again and again.passed),
                 "refresh_reasons": list(again.reasons) if again else [],
                 "refresh_metrics": _metrics(refreshed.rivals, refreshed.people) if refreshed else {},
-                "rows": [*evaluation_rows(challenger), *(people_rows(people) if people and people.targets else ())],
+                "rows": [
+                    *evaluation_rows(challenger.jobs),
+                    *(people_rows(people) if people and people.targets else ()),
+                ],
             },
-            metrics=_metrics(challenger, people),
+            metrics=_metrics(challenger.jobs, people) | mlflow_names(log.metrics()),
         )
 
-    def _challenger(
-        self, step: StepContext, folder: Path, judges: _Judges
-    ) -> tuple[Evaluation, Evaluation | None, Fairness]:
-        """Today's rankers on every target with every baseline, and what names and groups change in their answers."""
+    def _challenger(self, step: StepContext, folder: Path, judges: Judges, *, compared: bool) -> _Challenger:
+        """`compared`: something is served, so the targets of the comparison are asked too where they are others."""
         with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
-            found, people = _ask(step, release, judges.jobs, judges.people)
+            found, people = ask(step, release, judges.jobs, judges.people)
+            rivals = found
+            if compared and judges.apart:
+                rivals, _ = ask(step, release, judges.rivals, None, baselines=())
+            step.report("logged visits")
+            log = judges.log.estimates(release.funnel)
             step.report("fairness")
             fairness = audit_fairness(
                 release.funnel,
@@ -141,72 +137,35 @@ class EvaluateSteps(RefreshSteps):
                 swaps=self.settings.fairness.swaps,
                 rounds=self.settings.gate.statistics.bootstrap_rounds,
             )
-        return found, people, fairness
-
-    def _judges(self, step: StepContext) -> _Judges:
-        """Champion and challenger are compared on jobs that candidates found without being shown them, else the
-        champion would be asked about nothing but its own choices; on all targets where too few were found."""
-        versions, ranking = step.value("ingest", "versions"), self.settings.ranking
-        events = read_as_of(self.tables, EVENTS, versions, step.as_of)
-        windows, seed = Windows.of(step.as_of, ranking), ranking.seed
-        start, end = windows.evaluation.start, windows.evaluation.end
-        collect = partial(
-            collect_targets, events, start=start, end=end, limit=self.settings.gate.targets.most, seed=seed
-        )
-        targets, unprompted = collect(), collect(unprompted=True)
-        store = feature_store(self.settings, step.file("features", VIEWS))
-        candidates = newest_profiles(self.tables, versions, step.as_of)
-        visible = people_as_of(candidates, events.clear(), known_jobs(self.tables, versions, step.as_of))
-        people = collect_people_targets(
-            events,
-            visible["candidate_id"].to_pylist(),
-            start=windows.people_evaluation.start,
-            end=windows.people_evaluation.end,
-            seed=ranking.seed,
-        )
-        rounds = self.settings.gate.statistics.bootstrap_rounds
-        shown = collect_impressions(events, start=start, end=end, seed=seed)
-        jobs = Judge.prepare(targets, store, impressions=shown, rounds=rounds)
-        fair = fair_targets(targets, unprompted, least=self.settings.gate.targets.least)
-        return _Judges(
-            jobs=jobs,
-            rivals=jobs if fair is targets else Judge.prepare(fair, store, rounds=rounds),
-            people=PeopleJudge(targets=people, rounds=rounds),
-            events=events,
-        )
-
-    def _evaluate(
-        self, step: StepContext, folder: Path, jobs: Judge, people: PeopleJudge | None, **options: Any
-    ) -> tuple[Evaluation, Evaluation | None]:
-        with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
-            return _ask(step, release, jobs, people, **options)
+        answers = Answers(rivals=rivals, people=people, log=log)
+        return _Challenger(jobs=found, answers=answers, fairness=fairness)
 
     def _champion(
-        self, step: StepContext, judges: _Judges, champion: str | None
-    ) -> tuple[_Answers | None, tuple[str, ...]]:
+        self, step: StepContext, judges: Judges, champion: str | None
+    ) -> tuple[Answers | None, tuple[str, ...]]:
         """What is served answers; None where nothing is, or this very release. And why it cannot be asked: with another
         embedder or other code nothing can be compared, so nothing replaces it unless somebody says so."""
         if champion is None or champion == step.value("assemble", "release"):
             return None, ()
         try:
-            return self._answers(step, self.registry.releases.fetch(champion), judges), ()
+            return self._answers(step, judges, self.registry.releases.fetch(champion)), ()
         except IntegrityError as error:
             return None, (f"champion {champion} cannot be loaded, so promote this release by hand: {error}",)
 
-    def _refreshed(self, step: StepContext, judges: _Judges, champion: str | None) -> _Answers | None:
+    def _refreshed(self, step: StepContext, judges: Judges, champion: str | None) -> Answers | None:
         """The refreshed release answers; None where there is none, or the champion changed, or became one that must go,
         since it was assembled."""
         if not step.value("refresh", "release") or step.value("refresh", "champion") != champion:
             return None
         if champion is not None and self.registry.taints.find(champion) is not None:
             return None
-        return self._answers(step, step.file("refresh", assemble.RELEASE_FOLDER), judges)
+        return self._answers(step, judges, step.file("refresh", assemble.RELEASE_FOLDER))
 
-    def _answers(self, step: StepContext, folder: Path, judges: _Judges) -> _Answers:
-        rivals, people = self._evaluate(step, folder, judges.rivals, judges.people, baselines=())
-        return _Answers(rivals=rivals, people=people)
+    def _answers(self, step: StepContext, judges: Judges, folder: Path) -> Answers:
+        with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
+            return judges.answers(step, release)
 
-    def _judge_refresh(self, step: StepContext, refreshed: _Answers, served: _Answers) -> Verdict:
+    def _judge_refresh(self, step: StepContext, refreshed: Answers, served: Answers) -> Verdict:
         return judge_refresh(
             refreshed.rivals,
             served.rivals,
@@ -228,27 +187,16 @@ class EvaluateSteps(RefreshSteps):
         }
 
 
-def _ask(
-    step: StepContext, release: LoadedRelease, jobs: Judge, people: PeopleJudge | None, **options: Any
-) -> tuple[Evaluation, Evaluation | None]:
-    """Jobs for people, and where the release recommends them (and `people` asks) people for jobs."""
-    progress = partial(_told, step)
-    found = jobs.evaluate(release.funnel, progress=progress, **options)
-    if people is None or release.people is None:
-        return found, None
-    return found, people.evaluate(release.people, progress=progress, **options)
-
-
 def _titles(folder: Path) -> dict[str, str]:
     jobs = pq.read_table(folder / parts.JOBS, columns=["job_id", "title"])
     return {job: title or "" for job, title in zip(*(column.to_pylist() for column in jobs.columns), strict=True)}
 
 
-def _both(ours: _Answers, theirs: _Answers | None) -> tuple[Evaluation, Evaluation] | None:
+def _both(ours: Answers, theirs: Answers | None) -> tuple[Evaluation, Evaluation] | None:
     return (ours.people, theirs.people) if ours.people and theirs and theirs.people else None
 
 
-def _lost_people(ours: _Answers, served: _Answers | None) -> list[str]:
+def _lost_people(ours: Answers, served: Answers | None) -> list[str]:
     return [_NOBODY] if served and served.people and not ours.people else []
 
 
@@ -261,8 +209,8 @@ def served_bytes(manifest: Manifest) -> int:
     return sum(part.bytes for part in manifest.parts if part.content)
 
 
-def _write_report(file: Path, jobs: Evaluation, people: Evaluation | None) -> None:
-    report = jobs.to_dict() | ({"people": people.to_dict()} if people else {})
+def _write_report(file: Path, jobs: Evaluation, people: Evaluation | None, log: LogValue | None = None) -> None:
+    report = jobs.to_dict() | ({"people": people.to_dict()} if people else {}) | ({"log": log.to_dict()} if log else {})
     file.write_text(json.dumps(report, indent=1))
 
 
@@ -292,10 +240,6 @@ def evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 def people_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """`evaluation_rows` of people for jobs."""
     return [row | {"system": f"people: {row['system']}"} for row in evaluation_rows(evaluation)]
-
-
-def _told(step: StepContext, done: int, total: int) -> None:
-    step.report(f"{done:,}/{total:,} targets")
 
 
 def mlflow_names(metrics: dict[str, float]) -> dict[str, float]:

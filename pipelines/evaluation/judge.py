@@ -12,7 +12,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from rolecall.pipelines.evaluation.people_targets import PeopleTarget
 from rolecall.pipelines.evaluation.slices import candidate_slices, job_slices, reported
 from rolecall.pipelines.evaluation.statistics import Interval, bootstrap
 from rolecall.pipelines.evaluation.targets import Target, instants
+from rolecall.pipelines.knowledge import midnight_before
 from rolecall.pipelines.training_set import job_columns_at, read_contexts
 from rolecall.serving.funnel import Funnel, SnapshotJobFeatures
 
@@ -197,14 +198,14 @@ class Judge:
 
     def _answers(self, funnel: Funnel, baselines: Sequence[str], days: Mapping[datetime, _Day]) -> Iterator[_Answer]:
         for target, context in zip(self.targets, self.contexts, strict=True):
-            day = days[_midnight(target.at)]
+            day = days[midnight_before(target.at)]
             yield self._answer(_with_job_features(funnel, day.columns), target, context, day, baselines)
 
     def _impressions(
         self, funnel: Funnel, days: Mapping[datetime, _Day]
     ) -> Iterator[tuple[Funnel, ImpressionRequest, CandidateContext]]:
         for request, context in zip(self.impressions, self.impression_contexts, strict=True):
-            yield _with_job_features(funnel, days[_midnight(request.at)].columns), request, context
+            yield _with_job_features(funnel, days[midnight_before(request.at)].columns), request, context
 
     def _answer(
         self, funnel: Funnel, target: Target, context: CandidateContext, day: _Day, baselines: Sequence[str]
@@ -243,7 +244,7 @@ class Judge:
         rows = np.arange(len(catalogue), dtype=np.int32)
         asked = [target.at for target in self.targets] + [request.at for request in self.impressions]
         days = {}
-        for day in sorted({_midnight(at) for at in asked}):
+        for day in sorted({midnight_before(at) for at in asked}):
             columns = job_columns_at(self.store, catalogue, rows, [day] * len(rows), "ranker_full")
             days[day] = _Day(columns=columns, popularity=_popularity(catalogue, columns, day))
         return days
@@ -255,10 +256,6 @@ def rank_values(ranks: Sequence[Array], gains: Sequence[Values]) -> dict[str, Va
         name: np.array([metric(r, g) for r, g in zip(ranks, gains, strict=True)], np.float64)
         for name, metric in METRICS.items()
     }
-
-
-def _midnight(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _with_job_features(funnel: Funnel, columns: Columns) -> Funnel:

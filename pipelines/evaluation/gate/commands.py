@@ -59,22 +59,21 @@ def _kept(registry: Registry, release: str) -> bytes:
 
 
 def _print_power(registry: Registry, release: str, evidence: Any, rules: GateRules, json: bool) -> None:
-    from rolecall.pipelines.evaluation.gate.champion import Sensitivity
-    from rolecall.pipelines.evaluation.gate.power import power_rows, power_words
+    from rolecall.pipelines.evaluation.gate.power import Power
 
-    if evidence.champion is None:
+    days = registry.releases.manifest(release).settings.get("ranking", {}).get("evaluation_days", 1)
+    power = Power.of(evidence, rules, days=days)
+    if power is None:
         raise NotFoundError(
-            f"release {release} was compared with no champion",
+            f"release {release} was compared with no champion that found anything",
             "a release that was judged while another one was served",
             "ask about one of a later day: rolecall releases list",
         )
-    days = registry.releases.manifest(release).settings.get("ranking", {}).get("evaluation_days", 1)
-    sensitivity = Sensitivity.of(evidence.champion)
-    rows, words = power_rows(sensitivity, rules, days=days), power_words(sensitivity, rules)
+    rows = [row.told() for row in power.rows]
 
     def render() -> None:
-        console.print(table(f"Power, {sensitivity.targets:,} targets of {days} days", rows))
-        console.print("\n".join(words), markup=False, soft_wrap=True)
+        console.print(table(f"Power, {power.targets:,} targets of {days} days", rows))
+        console.print("\n".join(power.words), markup=False, soft_wrap=True)
 
-    document = {"release": release, "targets": sensitivity.targets, "days": days, "rows": rows, "words": words}
+    document = {"release": release, "targets": power.targets, "days": days, "rows": rows, "words": list(power.words)}
     emit(document, json, render)

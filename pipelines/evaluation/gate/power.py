@@ -3,23 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from rolecall.pipelines.evaluation.gate.champion import POWER, Sensitivity
+from rolecall.pipelines.evaluation.gate.evidence import Evidence
 from rolecall.pipelines.evaluation.statistics import power_of, required_days
 from rolecall.platform.gate_rules import GateRules
 
 EFFECTS = (0.01, 0.02, 0.03, 0.05, 0.10)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PowerRow:
+    """Of a true relative `effect` the chance of seeing it with the targets at hand (`now`), and the `targets` and
+    `days` that see it with power .8; None where nothing differs."""
+
+    effect: float
+    now: float
+    targets: int | None
+    days: int | None
+
+    def told(self) -> dict[str, Any]:
+        """By the heads of a table."""
+        return {
+            "better by": f"{self.effect:.0%}",
+            "seen now": self.now,
+            "targets needed": self.targets,
+            "days needed": self.days,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """What a comparison of so many `targets`, come together in so many `days`, can tell."""
+
+    targets: int
+    days: float
+    rows: tuple[PowerRow, ...]
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, evidence: Evidence, rules: GateRules, *, days: float) -> Self | None:
+        """None where the release was compared with nothing, or with what found nothing."""
+        if evidence.champion is None:
+            return None
+        found = Sensitivity.of(evidence.champion)
+        if not found.champion_mean > 0:
+            return None
+        return cls(
+            targets=found.targets,
+            days=days,
+            rows=tuple(power_rows(found, rules, days=days)),
+            words=tuple(power_words(found, rules)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
 def power_rows(
     sensitivity: Sensitivity, rules: GateRules, *, days: float, effects: Sequence[float] = EFFECTS
-) -> list[dict[str, Any]]:
-    """A line a relative effect: the chance of seeing it now, the targets that see it with power .8, and the days in
-    which so many come together at the rate of these `days`. Where most candidates have been asked already, longer
-    windows bring fewer new ones: the days are then too few."""
+) -> list[PowerRow]:
+    """A line a relative effect. Days are those in which so many targets come together at the rate of these `days`:
+    where most candidates have been asked already, longer windows bring fewer new ones, and the days are too few."""
     rate = sensitivity.targets / days
-    rows: list[dict[str, Any]] = []
+    rows: list[PowerRow] = []
     for effect in effects:
         needed = sensitivity.needed(effect, rules)
         now = power_of(
@@ -30,7 +80,7 @@ def power_rows(
             design=sensitivity.design,
         )
         enough = None if needed is None or not rate else required_days(needed, rate)
-        rows.append({"better by": f"{effect:.0%}", "seen now": now, "targets needed": needed, "days needed": enough})
+        rows.append(PowerRow(effect=effect, now=now, targets=needed, days=enough))
     return rows
 
 

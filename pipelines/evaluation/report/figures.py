@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rolecall.pipelines.evaluation.gate.power import Power
 from rolecall.platform.release import Manifest
 
 Kind = Literal["release", "champion", "baseline"]
@@ -111,6 +112,32 @@ class Fairness:
     swaps: int
     changed: int
     exposure: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFigure:
+    """Applications a logged visit under the release by one estimator, and what they are more than under the release it
+    is compared with. `effective`: visits its weights are worth; `warnings`: why not to believe it."""
+
+    name: str
+    value: Estimate
+    less_champion: Estimate | None
+    visits: int
+    effective: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFigures:
+    """What the logged visits say. `why`: why they say nothing, and then there are no rows."""
+
+    rows: tuple[LogFigure, ...]
+    why: str = ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Of all estimators, each once."""
+        return tuple(dict.fromkeys(text for row in self.rows for text in row.warnings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,4 +243,6 @@ class Report:
     probability: Probability | None = None
     fairness: Fairness | None = None
     latency: Latency | None = None
+    log: LogFigures | None = None
+    power: Power | None = None
     samples: Samples | None = None

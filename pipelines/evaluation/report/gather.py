@@ -16,12 +16,21 @@ from rolecall.pipelines.evaluation.report.figures import (
     Estimate,
     Fairness,
     Latency,
+    LogFigure,
+    LogFigures,
     Probability,
     Slice,
     Stage,
     System,
 )
-from rolecall.pipelines.evaluation.report.sources import FairnessLike, ImpressionsLike, IntervalLike, Judged, Values
+from rolecall.pipelines.evaluation.report.sources import (
+    FairnessLike,
+    ImpressionsLike,
+    IntervalLike,
+    Judged,
+    LogValueLike,
+    Values,
+)
 from rolecall.platform.errors import InputError
 
 CHAMPION = "champion"
@@ -91,6 +100,24 @@ def fairness(audit: FairnessLike | None) -> Fairness | None:
         changed=audit.changed,
         exposure={group: estimate(gap.ratio) for group, gap in audit.exposure.items()},
     )
+
+
+def log(value: LogValueLike | None) -> LogFigures | None:
+    if value is None:
+        return None
+    differences = value.differences
+    rows = tuple(
+        LogFigure(
+            name=name,
+            value=estimate(one.interval),
+            less_champion=estimate(differences[name]) if name in differences else None,
+            visits=one.support.visits,
+            effective=one.support.effective,
+            warnings=tuple(one.warnings),
+        )
+        for name, one in value.release.items()
+    )
+    return LogFigures(rows=rows, why=value.why)
 
 
 def latency(evaluation: Judged, champion: Judged | None) -> Latency | None:

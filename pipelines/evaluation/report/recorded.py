@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rolecall.pipelines.evaluation.gate.power import Power, PowerRow
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC
 from rolecall.pipelines.evaluation.report.figures import (
     Bin,
@@ -20,6 +21,8 @@ from rolecall.pipelines.evaluation.report.figures import (
     Estimate,
     Fairness,
     Latency,
+    LogFigure,
+    LogFigures,
     Probability,
     Report,
     Ruling,
@@ -95,6 +98,31 @@ class _Fairness(_Read):
         return Fairness(swaps=self.swaps, changed=self.changed, exposure=exposure)
 
 
+class _LogEstimate(_Read):
+    value: _Interval
+    less_champion: _Interval | None = None
+    visits: int
+    effective: float
+    warnings: tuple[str, ...] = ()
+
+
+class _Log(_Read):
+    why: str = ""
+    estimates: dict[str, _LogEstimate] = Field(default_factory=dict)
+
+    def figures(self) -> LogFigures:
+        rows = tuple(
+            LogFigure(
+                name=name,
+                value=one.value.estimate(),
+                less_champion=one.less_champion.estimate() if one.less_champion else None,
+                **one.model_dump(include={"visits", "effective", "warnings"}),
+            )
+            for name, one in self.estimates.items()
+        )
+        return LogFigures(rows=rows, why=self.why)
+
+
 class _Evaluation(_Read):
     targets: int
     systems: dict[str, dict[str, _Interval]]
@@ -105,6 +133,7 @@ class _Evaluation(_Read):
     catalogue: dict[str, dict[str, float | None]] | None = None
     impressions: _Impressions | None = None
     fairness: _Fairness | None = None
+    log: _Log | None = None
     people: _Evaluation | None = None
 
     def direction(self) -> Direction:
@@ -139,8 +168,19 @@ class _Check(_Read):
     evidence: dict[str, float | str | None] = Field(default_factory=dict)
 
 
+class _Power(_Read):
+    targets: int
+    days: float
+    rows: tuple[PowerRow, ...]
+    words: tuple[str, ...]
+
+    def power(self) -> Power:
+        return Power(targets=self.targets, days=self.days, rows=self.rows, words=self.words)
+
+
 class _Verdict(_Read):
     checks: tuple[_Check, ...]
+    power: _Power | None = None
     champion: str | None = None
     outcome: str = ""
     rules: dict[str, object] = Field(default_factory=dict)
@@ -157,16 +197,18 @@ class _Verdict(_Read):
 
 def recorded_report(manifest: Manifest, evaluation: bytes, verdict: bytes) -> Report:
     """From the JSON of `evaluation.json` and `verdict.json`. Raises InputError where they do not hold that."""
-    told, ruling = _parse(_Evaluation, evaluation), _parse(_Verdict, verdict).ruling()
+    told, said = _parse(_Evaluation, evaluation), _parse(_Verdict, verdict)
     return Report(
         manifest=manifest,
-        ruling=ruling,
+        ruling=said.ruling(),
         main_metric=MAIN_METRIC,
         jobs=told.direction(),
         people=told.people.direction() if told.people and told.people.targets else None,
         probability=told.impressions.probability() if told.impressions else None,
         fairness=told.fairness.fairness() if told.fairness else None,
         latency=_latency(manifest.metrics),
+        log=told.log.figures() if told.log else None,
+        power=said.power.power() if said.power else None,
     )
 
 

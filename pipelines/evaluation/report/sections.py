@@ -8,6 +8,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
+from rolecall.pipelines.evaluation.gate.power import Power
 from rolecall.pipelines.evaluation.report import charts, wording
 from rolecall.pipelines.evaluation.report.figures import (
     Comparison,
@@ -16,6 +17,8 @@ from rolecall.pipelines.evaluation.report.figures import (
     Fairness,
     Kind,
     Latency,
+    LogFigure,
+    LogFigures,
     Slice,
     System,
 )
@@ -166,6 +169,31 @@ def exposure(fairness: Fairness) -> Forest:
     )
 
 
+def logged(log: LogFigures) -> Forest:
+    """Applications a logged visit by each estimator."""
+    axis = charts.axis_over([0.0, *_ends(row.value for row in log.rows)])
+    compared = any(row.less_champion is not None for row in log.rows)
+    return Forest(
+        caption="Applications a logged visit, had this release answered it",
+        meaning="Right where a slot's outcome depends on the job and on how far down it stands (position-based model).",
+        first="Estimator",
+        heads=("Applications", *(("Less champion",) if compared else ()), "Effective visits"),
+        groups=(Group(name="", rows=tuple(_log_row(row, axis, compared=compared) for row in log.rows)),),
+        axis=charts.axis_strip(axis),
+    )
+
+
+def power(told: Power) -> tuple[tuple[str, str, str, str], ...]:
+    """A line an effect: what it is, the chance of seeing it now, the targets and the days that see it."""
+
+    def count(number: int | None) -> str:
+        return NONE if number is None else f"{number:,}"
+
+    return tuple(
+        (f"{row.effect:.0%}", wording.percent(row.now), count(row.targets), count(row.days)) for row in told.rows
+    )
+
+
 def latencies(latency: Latency) -> tuple[tuple[str, Markup, Markup], ...]:
     """Percentile, milliseconds of the release, of the champion."""
 
@@ -238,6 +266,20 @@ def _slice_row(one: Slice, axis: charts.Axis, line: float | None, *, compared: b
             interval(one.release),
             *((interval(one.champion), interval(one.difference, wording.signed)) if compared else ()),
             Markup(f"{one.release.count:,}"),
+        ),
+    )
+
+
+def _log_row(one: LogFigure, axis: charts.Axis, *, compared: bool) -> Row:
+    less = (Markup(NONE) if one.less_champion is None else interval(one.less_champion, wording.signed),)
+    return Row(
+        label=wording.estimator(one.name),
+        note="weak" if one.warnings else "",
+        strip=charts.interval_strip(axis, one.value, "release"),
+        cells=(
+            interval(one.value),
+            *(less if compared else ()),
+            Markup(f"{one.effective:,.0f} of {one.visits:,}"),
         ),
     )
 

@@ -144,3 +144,34 @@ class FairnessLike(Protocol):
     def changed(self) -> int: ...
     @property
     def exposure(self) -> Mapping[str, GapLike]: ...
+
+
+class SupportLike(Protocol):
+    """On how much an estimate from the log stands."""
+
+    @property
+    def visits(self) -> int: ...
+    @property
+    def effective(self) -> float: ...
+
+
+class LogEstimateLike(Protocol):
+    """What the log says of a release by one estimator."""
+
+    @property
+    def interval(self) -> IntervalLike: ...
+    @property
+    def support(self) -> SupportLike: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+class LogValueLike(Protocol):
+    """What the log says of a release, and less the one it is compared with."""
+
+    @property
+    def release(self) -> Mapping[str, LogEstimateLike]: ...
+    @property
+    def differences(self) -> Mapping[str, IntervalLike]: ...
+    @property
+    def why(self) -> str: ...

@@ -73,6 +73,7 @@ def unmeasured(report: Report) -> tuple[str, ...]:
         "Slices: targets were not cut by anything.": not report.jobs.slices,
         "Fairness: no audit was made.": report.fairness is None,
         "Latency: no request was timed.": report.latency is None,
+        "What it would have brought: logged visits say nothing of it.": report.log is None or not report.log.rows,
         "Single answers: lists were not kept.": report.samples is None,
     }
     return tuple(text for text, missing in absent.items() if missing)

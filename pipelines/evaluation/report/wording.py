@@ -75,6 +75,12 @@ _SYSTEMS = {
     "recency": "Newest first",
     "random": "Random",
 }
+_ESTIMATORS = {
+    "ips": "Inverse propensity",
+    "snips": "Self-normalised",
+    "dr": "Doubly robust",
+    "switch_dr": "Switch doubly robust",
+}
 _SLICES = {
     "history": "History",
     "candidate": "Candidate",
@@ -102,6 +108,10 @@ def metric(name: str) -> Metric:
 
 def system(name: str) -> str:
     return _SYSTEMS.get(name, plain(name))
+
+
+def estimator(name: str) -> str:
+    return _ESTIMATORS.get(name, plain(name))
 
 
 def slice_kind(name: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from rolecall.pipelines.evaluation.gate.power import Power
 from rolecall.pipelines.evaluation.judge import MAIN_METRIC
 from rolecall.pipelines.evaluation.report import gather
 from rolecall.pipelines.evaluation.report.figures import Check, Report, Ruling
 from rolecall.pipelines.evaluation.report.page import render
 from rolecall.pipelines.evaluation.report.samples import choose_samples
-from rolecall.pipelines.evaluation.report.sources import FairnessLike, Judged, VerdictLike
+from rolecall.pipelines.evaluation.report.sources import FairnessLike, Judged, LogValueLike, VerdictLike
 from rolecall.pipelines.evaluation.report.wording import rule_lines
 from rolecall.platform.files import write_atomic
 from rolecall.platform.release import Manifest
@@ -18,40 +19,9 @@ from rolecall.platform.release import Manifest
 REPORT = "report.html"
 
 
-def write_report(
-    file: Path,
-    *,
-    manifest: Manifest,
-    evaluation: Judged,
-    champion: Judged | None,
-    verdict: VerdictLike,
-    titles: Mapping[str, str],
-    rival: Judged | None = None,
-    people: tuple[Judged, Judged | None] | None = None,
-    fairness: FairnessLike | None = None,
-    champion_id: str = "",
-) -> Report:
-    """Write the page, and return what stands in it.
-
-    `titles`: title of each job by id, for the samples; a job that is not in it is shown without one.
-    `rival`: the release on the champion's targets, where these are others than `evaluation`'s.
-    `people`: the release and the champion (None where it recommends nobody) asked for people.
-    `champion_id`: the release it was compared with.
-    Raises InputError where release and champion were not asked the same.
-    """
-    report = gather_report(
-        manifest=manifest,
-        evaluation=evaluation,
-        champion=champion,
-        verdict=verdict,
-        titles=titles,
-        rival=rival,
-        people=people,
-        fairness=fairness,
-        champion_id=champion_id,
-    )
+def write_report(file: Path, report: Report) -> None:
+    """Write the page."""
     write_atomic(file, render(report).encode("utf-8"))
-    return report
 
 
 def gather_report(
@@ -64,9 +34,19 @@ def gather_report(
     rival: Judged | None = None,
     people: tuple[Judged, Judged | None] | None = None,
     fairness: FairnessLike | None = None,
+    log: LogValueLike | None = None,
+    power: Power | None = None,
     champion_id: str = "",
 ) -> Report:
-    """The figures of `write_report` before they are a page."""
+    """What stands in the page.
+
+    `titles`: title of each job by id, for the samples; a job that is not in it is shown without one.
+    `rival`: the release on the champion's targets, where these are others than `evaluation`'s.
+    `people`: the release and the champion (None where it recommends nobody) asked for people.
+    `log`, `power`: what logged visits say of it, and what so many targets can tell.
+    `champion_id`: the release it was compared with.
+    Raises InputError where release and champion were not asked the same.
+    """
     return Report(
         manifest=manifest,
         ruling=_ruling(verdict, champion_id),
@@ -76,6 +56,8 @@ def gather_report(
         probability=gather.probability(evaluation.impressions),
         fairness=gather.fairness(fairness),
         latency=gather.latency(evaluation, champion),
+        log=gather.log(log),
+        power=power,
         samples=choose_samples(rival or evaluation, champion, titles),
     )
 

@@ -335,10 +335,10 @@ def test_power_says_what_the_targets_see_and_how_many_and_how_long_more_would_ta
     pairs = compared(evaluation(changed(0.0)), evaluation())
     sensitivity = Sensitivity.of(pairs)
     rows = power_rows(sensitivity, RULES, days=3)
-    assert [row["seen now"] for row in rows] == sorted(row["seen now"] for row in rows)
-    needed = [row["targets needed"] for row in rows]
+    assert [row.now for row in rows] == sorted(row.now for row in rows)
+    needed = [row.targets or 0 for row in rows]
     assert needed == sorted(needed, reverse=True)
-    assert [row["days needed"] for row in rows] == [-(-n * 3 // COUNT) for n in needed]
+    assert [row.days for row in rows] == [-(-n * 3 // COUNT) for n in needed]
     effect = sensitivity.effect(RULES)
     assert sensitivity.needed(effect, RULES) == pytest.approx(COUNT, rel=0.01)
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from rolecall.pipelines.evaluation.counterfactual import (
     sequential,
     snips,
 )
+from rolecall.pipelines.evaluation.counterfactual.log_value import LogValue, LogWindow
 from rolecall.pipelines.train import TrainedRankers
 from rolecall.pipelines.training_set import read_contexts
 from rolecall.platform.errors import InputError
@@ -183,7 +185,7 @@ def test_a_window_is_put_to_releases_and_they_are_compared_visit_by_visit(
     judge = LogJudge.prepare(events, world.store, start=world.cutoff, end=world.as_of, examination=power_law(12, 0.6))
     assert judge.slates.request_ids == slates.request_ids
     ours = judge.estimates(funnel)
-    assert set(ours) == {"snips", "dr", "switch_dr"}
+    assert set(ours) == {"ips", "snips", "dr", "switch_dr"}
     for name, again in judge.estimates(funnel).items():
         assert again.mean == ours[name].mean
         assert ours[name].less(again).mean == 0
@@ -197,3 +199,38 @@ def test_a_window_that_explored_nothing_is_refused(world: World, slates: LoggedS
         LogJudge.prepare(
             events.with_columns(pl.lit(1.0).alias("propensity")), world.store, start=world.cutoff, end=world.as_of
         )
+
+
+def test_a_window_of_many_visits_is_asked_about_some_chosen_by_hash(world: World, slates: LoggedSlates) -> None:
+    events = world.events.filter(world.events["request_id"].is_in(sorted(slates.request_ids)))
+    some = [LogJudge.prepare(events, world.store, start=world.cutoff, end=world.as_of, most=7).slates for _ in range(2)]
+    assert some[0].request_ids == some[1].request_ids
+    assert len(set(some[0].request_ids)) == 7
+    assert set(some[0].request_ids) < set(slates.request_ids)
+
+
+def test_what_the_log_says_is_kept_with_its_interval_and_why_not_to_believe_it(
+    world: World, funnel: Funnel, slates: LoggedSlates
+) -> None:
+    events = world.events.filter(world.events["request_id"].is_in(sorted(slates.request_ids)))
+    window = LogWindow.read(events, world.store, start=world.cutoff, end=world.as_of)
+    found = window.estimates(funnel)
+    value = LogValue(release=found, champion=found, why=window.why)
+    told = json.loads(json.dumps(value.to_dict(), allow_nan=False))
+    assert set(told["estimates"]) == {"ips", "snips", "dr", "switch_dr"}
+    for name, one in told["estimates"].items():
+        assert one["value"]["low"] <= one["value"]["mean"] == found[name].mean <= one["value"]["high"]
+        assert one["less_champion"]["mean"] == 0
+        assert 0 < one["effective"] <= one["visits"] == len(slates)
+        assert one["warnings"]
+    assert value.metrics()["log_dr"] == found["dr"].mean
+
+
+def test_a_log_that_explored_nothing_says_so_instead_of_failing(
+    world: World, funnel: Funnel, slates: LoggedSlates
+) -> None:
+    events = world.events.filter(world.events["request_id"].is_in(sorted(slates.request_ids)))
+    for silent in (events.with_columns(pl.lit(1.0).alias("propensity")), events.clear()):
+        window = LogWindow.read(silent, world.store, start=world.cutoff, end=world.as_of)
+        assert window.estimates(funnel) == {}
+        assert window.why

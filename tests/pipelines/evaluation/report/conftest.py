@@ -11,11 +11,19 @@ import pytest
 from pydantic import BaseModel
 
 from rolecall.pipelines.evaluation.calibration import Bin, Calibration
+from rolecall.pipelines.evaluation.counterfactual.estimators import Estimate as LogEstimate
+from rolecall.pipelines.evaluation.counterfactual.estimators import ips, snips
+from rolecall.pipelines.evaluation.counterfactual.examination import power_law
+from rolecall.pipelines.evaluation.counterfactual.log_value import LogValue
+from rolecall.pipelines.evaluation.counterfactual.weights import Logged, ordered
+from rolecall.pipelines.evaluation.gate.champion import Sensitivity
+from rolecall.pipelines.evaluation.gate.power import Power, power_rows, power_words
 from rolecall.pipelines.evaluation.impressions import ImpressionQuality
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
 from rolecall.pipelines.evaluation.report.figures import Estimate, Report
 from rolecall.pipelines.evaluation.report.write import gather_report
 from rolecall.pipelines.evaluation.targets import Target
+from rolecall.platform.gate_rules import GateRules
 from rolecall.platform.release import Manifest, Part, release_id
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -64,7 +72,7 @@ class Audit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Everything `write_report` takes, to replace parts of at will."""
+    """Everything `gather_report` takes, to replace parts of at will."""
 
     manifest: Manifest
     evaluation: Evaluation
@@ -74,6 +82,8 @@ class Judged:
     rival: Evaluation | None = None
     people: tuple[Evaluation, Evaluation | None] | None = None
     fairness: Audit | None = None
+    log: LogValue | None = None
+    power: Power | None = None
     champion_id: str = "b77008bee694668c"
 
     def arguments(self) -> dict[str, object]:
@@ -191,6 +201,25 @@ def verdict(outcome: str = "better", failed: Sequence[str] = ()) -> Verdict:
     return Verdict(checks=checks, outcome="refused" if failed else outcome)
 
 
+def logged(seed: int) -> dict[str, LogEstimate]:
+    """Estimates from forty made-up visits: too few, so they warn."""
+    rng = np.random.default_rng(seed)
+    log = Logged(
+        propensity=np.full((40, 3), 0.4), reward=(rng.random((40, 3)) < 0.2).astype(np.float64), cluster=np.arange(40)
+    )
+    curve = power_law(3, 0.5)
+    sample = ordered(log, rng.random((40, 3)), curve, due=np.full(40, curve.sum()))
+    return {"ips": ips(sample), "snips": snips(sample)}
+
+
+def seen() -> Power:
+    """What a comparison of 240 targets in two days can tell."""
+    rules = GateRules.model_validate({})
+    found = Sensitivity(targets=240, champion_mean=0.4, spread=0.44, design=1.1)
+    rows = tuple(power_rows(found, rules, days=2))
+    return Power(targets=240, days=2, rows=rows, words=tuple(power_words(found, rules)))
+
+
 def audit() -> Audit:
     exposure = {
         "age 50 and over": Gap(ratio=Estimate(mean=0.712, low=0.66, high=0.77, count=90), count=90),
@@ -217,6 +246,8 @@ def judged() -> Judged:
         titles={f"{JOB}-{row}": f"Title {row}" for row in range(JOBS)},
         people=(replace(people, lists={}), replace(people, lists={})),
         fairness=audit(),
+        log=LogValue(release=logged(1), champion=logged(2)),
+        power=seen(),
     )
 
 

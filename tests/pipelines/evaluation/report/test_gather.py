@@ -86,6 +86,7 @@ def test_what_was_recorded_gives_the_figures_that_were_gathered(judged: Judged, 
     assert recorded.jobs.stages == gathered.jobs.stages
     assert recorded.jobs.catalogue == gathered.jobs.catalogue
     assert recorded.probability == gathered.probability
+    assert (recorded.log, recorded.power) == (gathered.log, gathered.power)
     assert recorded.ruling.checks == gathered.ruling.checks
     assert recorded.ruling.rules == gathered.ruling.rules
     assert recorded.ruling.outcome == gathered.ruling.outcome
@@ -124,4 +125,6 @@ def files(judged: Judged) -> tuple[bytes, bytes]:
     checks = [{name: getattr(one, name) for name in one.__dataclass_fields__} for one in verdict.checks]
     rules = verdict.rules.model_dump(mode="json")
     said = {"checks": checks, "outcome": verdict.outcome, "rules": rules, "champion": judged.champion_id}
-    return json.dumps(judged.evaluation.to_dict()).encode(), json.dumps(said).encode()
+    said["power"] = judged.power.to_dict() if judged.power else None
+    told = judged.evaluation.to_dict() | ({"log": judged.log.to_dict()} if judged.log else {})
+    return json.dumps(told).encode(), json.dumps(said).encode()

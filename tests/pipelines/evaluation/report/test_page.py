@@ -219,6 +219,8 @@ def test_any_title_leaves_the_page_whole(judged_small: Judged, text: str) -> Non
     [
         ({"fairness": None}, {"fairness"}),
         ({"people": None}, {"people"}),
+        ({"log": None}, {"log"}),
+        ({"power": None, "fairness": None}, {"power", "fairness"}),
         ({"champion": None, "champion_id": ""}, set()),
     ],
 )
@@ -284,5 +286,6 @@ def luminance(colour: str) -> float:
 
 
 def test_equal_evaluations_give_equal_pages_and_the_file_holds_the_page(judged: Judged, tmp_path: Path) -> None:
-    report = write_report(tmp_path / "report.html", **judged.arguments())  # type: ignore[arg-type]
+    report = judged.report()
+    write_report(tmp_path / "report.html", report)
     assert (tmp_path / "report.html").read_text("utf-8") == render(report) == render(judged.report())
