@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-WIDEST_ROW = 16_384  # elements held in registers by one program; wider rows are read in several steps
+WIDEST_ROW = 16_384  # elements a program holds in registers; wider rows are read in several steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +66,14 @@ def multiprocessors(index: int) -> int:
 
 
 def row_configuration(width: int) -> Configuration:
-    """Closed form for operators that hold a row: the next power of two, up to `WIDEST_ROW`, 4 to 16 warps.
+    """Closed form for operators that hold rows: ROWS x BLOCK elements a program, 1 to 16 warps.
 
-    A thread then holds 8 to 32 elements, loaded 16 bytes at a time.
+    BLOCK is the next power of two, up to `WIDEST_ROW`; rows shorter than 1,024 share a program. Both follow from the
+    width alone, never from the number of rows, so a row is reduced in the same order in whichever batch it is.
     """
     block = min(power_of_two(max(width, 16)), WIDEST_ROW)
-    return Configuration(blocks=blocks(BLOCK=block), warps=min(16, max(1, block // 512)), stages=2)
+    rows = max(1, 1024 // block)
+    return Configuration(blocks=blocks(ROWS=rows, BLOCK=block), warps=min(16, rows * block // 512), stages=2)
 
 
 def power_of_two(n: int) -> int:

@@ -6,8 +6,7 @@ torch. A name forces the choice. Triton runs on CPU tensors only in its interpre
 this module is imported), which is how its kernels are tested without a GPU, and only when asked for by name.
 
 The module also stands between the kernels and `triton`, which a CPU installation need not have: `jit`, `tl` and
-the annotations below exist either way, so that a kernel's file always imports. The annotations are read as
-text by Triton, which knows `constexpr` and passes over the others.
+the annotations below exist either way, so that a kernel's file always imports.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,16 +23,21 @@ from torch import Tensor
 Backend: TypeAlias = Literal["auto", "triton", "cpp", "torch"]
 Chosen: TypeAlias = Literal["triton", "cpp", "torch"]
 
-# What a kernel's parameters are: a tensor's first element, a number known at launch, a number known when compiled.
-Pointer: TypeAlias = Any
-Scalar: TypeAlias = Any
-constexpr: TypeAlias = Any
-
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 triton: Any = importlib.import_module("triton") if HAS_TRITON else None
 tl: Any = importlib.import_module("triton.language") if HAS_TRITON else None
+
+# What a kernel's parameters are: a tensor's first element; a number or a block of them; a number known when compiled.
+# Triton looks the names up and takes classes of its own only.
+if TYPE_CHECKING:
+    Pointer: TypeAlias = Any
+    Scalar: TypeAlias = Any
+    constexpr: TypeAlias = Any
+else:
+    Pointer = Scalar = tl.tensor if HAS_TRITON else object
+    constexpr = tl.constexpr if HAS_TRITON else object
 
 
 def jit(kernel: Callable[..., Any]) -> Any:
