@@ -31,17 +31,31 @@ CALLS = {
         " geglu(x, x, approximate='tanh', backend='triton')"
     ),
     "bias_relu": "bias_relu(x, w, backend='triton')",
+    "softmax": (
+        "softmax(x, x > 0, backend='triton'); log_softmax(x, backend='triton');"
+        " softmax_backward(x, x, backend='triton'); softmax_backward(x, x, log=True, backend='triton')"
+    ),
 }
+ROPE = """
+from rolecall.kernels.rope import *
+for dtype in (torch.bfloat16, torch.float32):
+    for heads, width in ((9, 64), (32, 128), (1, 80)):
+        q, positions = torch.zeros(3, heads, width, dtype=dtype), torch.arange(3)
+        rope(q, positions, *rope_tables(8, width), backend='triton')
+        rope_pair(q, q[:, :1], positions, *rope_tables(8, 32), interleaved=True, backend='triton')
+"""
+PROGRAMS = {name: ROWS.format(module=name, calls=calls) for name, calls in CALLS.items()} | {"rope": ROPE}
 
 
 @needs_triton
 @pytest.mark.slow
-@pytest.mark.parametrize("module", CALLS)
+@pytest.mark.parametrize("module", PROGRAMS)
 def test_the_kernels_of_an_operator_compile_for_hopper(module: str, tmp_path: Path) -> None:
     program = Path(__file__).with_name("hopper.py")
     env = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    code = ROWS.format(module=module, calls=CALLS[module])
-    run = subprocess.run([sys.executable, program, code], env=env, capture_output=True, text=True, timeout=500)
+    run = subprocess.run(
+        [sys.executable, program, PROGRAMS[module]], env=env, capture_output=True, text=True, timeout=500
+    )
     assert run.returncode == 0, run.stderr
     compiled = run.stdout.splitlines()
     assert compiled
