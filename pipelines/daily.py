@@ -126,10 +126,11 @@ def begin_anew_where_tainted(run: Run, registry: Registry, settings: Settings) -
 
 def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
     """The steps in order, with what each reads."""
+    judged = ("ingest", "features", "training-set", "people-rankers", "assemble", "refresh")
     plan = [
         *assembly_plan(work),
         Step(name="refresh", run=work.refresh, inputs=("assemble",)),
-        Step(name="evaluate", run=work.evaluate, inputs=("ingest", "features", "assemble", "refresh")),
+        Step(name="evaluate", run=work.evaluate, inputs=judged),
         Step(name="release", run=work.release, inputs=("assemble", "refresh", "evaluate")),
         Step(name="gate", run=work.gate, inputs=("evaluate", "release")),
     ]

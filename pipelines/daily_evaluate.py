@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import polars as pl
 
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_judges import Answers, Judges, ask
-from rolecall.pipelines.evaluation.counterfactual.log_value import LogValue
 from rolecall.pipelines.evaluation.fairness import Fairness, audit_fairness
-from rolecall.pipelines.evaluation.gate import Verdict, judge_refresh, judge_release
-from rolecall.pipelines.evaluation.gate.power import Power
+from rolecall.pipelines.evaluation.gate import judge_refresh, judge_release
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION, REFRESHED
 from rolecall.pipelines.evaluation.groups import Groups
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
-from rolecall.pipelines.evaluation.people_judge import people_metrics
-from rolecall.pipelines.evaluation.report.write import REPORT, gather_report, write_report
+from rolecall.pipelines.judged_release import JudgedRelease
+from rolecall.pipelines.leaks.findings import leaks_of
 from rolecall.pipelines.refresh import RefreshSteps, models_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import IntegrityError
@@ -28,8 +27,9 @@ from rolecall.platform.release import MANIFEST_FILE, Manifest, read_manifest
 from rolecall.serving import parts
 from rolecall.serving.loader import load_release
 
-REFRESH_EVALUATION = "refresh_evaluation.json"
-FAIRNESS = "fairness.json"
+REFRESHED_FOLDER = "refreshed"
+"""Of the evaluate step: the same files, of the refreshed release."""
+
 _NOBODY = "the champion recommends people for jobs and this release nobody: did an ingest lose the consent column?"
 _SHOWN = ("recall@10", "hr@10", "ndcg@10", "mrr")
 
@@ -43,6 +43,18 @@ class _Challenger:
     fairness: Fairness
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Champion:
+    """What is served. `served`: its answers, None where nothing is, or it cannot be asked (`unread` says why);
+    `refreshed`: those of its rankers over today's catalogue; `live`: jobs that today's catalogue and its own offer."""
+
+    id: str | None
+    served: Answers | None
+    unread: tuple[str, ...]
+    refreshed: Answers | None
+    live: Mapping[str, int | None]
+
+
 class EvaluateSteps(RefreshSteps):
     """The steps up to a judged release."""
 
@@ -50,71 +62,105 @@ class EvaluateSteps(RefreshSteps):
         """Today's rankers, the champion's over today's catalogue and the champion as it is, all on the same targets,
         and what the gate says of the first two."""
         judges = Judges.prepare(step, self.tables, self.settings)
-        folder = step.file("assemble", assemble.RELEASE_FOLDER)
-        champion = self.registry.reconcile()
-        served, unread = self._champion(step, judges, champion)
-        challenger = self._challenger(step, folder, judges, compared=served is not None)
-        ours, people = challenger.answers, challenger.answers.people
-        refreshed = self._refreshed(step, judges, champion) if served is not None else None
-        against = refreshed or served
-        verdict = judge_release(
-            challenger.jobs,
-            against.rivals if against else None,
-            rules=self.settings.gate,
-            size_bytes=_size(folder),
-            **self._of_champion(step, champion),
-            people=_both(ours, against),
-            fairness=challenger.fairness.of_release(),
-            schema_errors=[*unread, *_lost_people(ours, served)],
-            rival=ours.rivals,
-        )
-        again = self._judge_refresh(step, refreshed, served) if refreshed and served else None
-        if again and step.value("refresh", "release") == step.value("assemble", "release"):
-            verdict = again  # today's rankers are the champion's: only the catalogue is judged
-        log = LogValue(release=ours.log, champion=against.log if against else {}, why=judges.log.why)
-        power = Power.of(verdict.evidence, self.settings.gate, days=self.settings.ranking.evaluation_days)
-        _write_report(step.folder / assemble.EVALUATION, challenger.jobs, people, log)
-        (step.folder / FAIRNESS).write_text(json.dumps(challenger.fairness.to_dict(), indent=1))
-        if refreshed:
-            _write_report(step.folder / REFRESH_EVALUATION, refreshed.rivals, refreshed.people)
-        verdict.write(
-            step.folder,
-            champion=champion,
-            refresh=again.to_dict() if again else None,
-            power=power.to_dict() if power else None,
-        )
-        report = gather_report(
-            manifest=read_manifest((folder / MANIFEST_FILE).read_bytes()),
-            evaluation=challenger.jobs,
-            champion=against.rivals if against else None,
-            rival=ours.rivals if against else None,
-            verdict=verdict,
-            titles=_titles(folder),
-            people=(people, against.people if against else None) if people else None,
-            fairness=challenger.fairness,
-            log=log,
-            power=power,
-            champion_id=champion or "",
-        )
-        write_report(step.folder / REPORT, report)
+        champion = self._champion(step, judges)
+        challenger = self._challenger(step, judges, compared=champion.served is not None)
+        again = self._judged_refresh(step, judges, champion)
+        today = self._judged_today(step, judges, challenger, champion, again)
+        today.write(step.folder)
+        if again:
+            again.write(step.folder / REFRESHED_FOLDER)
+        people = challenger.answers.people
         return StepResult(
             values={
-                "champion": champion,
-                "passed": verdict.passed,
-                "reasons": list(verdict.reasons),
-                "refresh_passed": bool(again and again.passed),
-                "refresh_reasons": list(again.reasons) if again else [],
-                "refresh_metrics": _metrics(refreshed.rivals, refreshed.people) if refreshed else {},
+                "champion": champion.id,
+                "passed": today.verdict.passed,
+                "reasons": list(today.verdict.reasons),
+                "refresh_passed": bool(again and again.verdict.passed),
+                "refresh_reasons": list(again.verdict.reasons) if again else [],
+                "refresh_metrics": again.metrics() if again else {},
                 "rows": [
                     *evaluation_rows(challenger.jobs),
                     *(people_rows(people) if people and people.targets else ()),
                 ],
             },
-            metrics=_metrics(challenger.jobs, people) | mlflow_names(log.metrics()),
+            metrics=today.metrics(),
         )
 
-    def _challenger(self, step: StepContext, folder: Path, judges: Judges, *, compared: bool) -> _Challenger:
+    def _judged_today(
+        self,
+        step: StepContext,
+        judges: Judges,
+        challenger: _Challenger,
+        champion: _Champion,
+        again: JudgedRelease | None,
+    ) -> JudgedRelease:
+        """Compared with the refreshed champion where there is one: both differ in their rankers alone. Where today's
+        rankers are the champion's too, only the catalogue is judged, against the champion as it is."""
+        folder, ours = step.file("assemble", assemble.RELEASE_FOLDER), challenger.answers
+        refreshed = champion.refreshed
+        if again and step.value("refresh", "release") == step.value("assemble", "release"):
+            against, against_id, verdict = champion.served, champion.id, again.verdict
+        else:
+            against = refreshed or champion.served
+            against_id = step.value("refresh", "release") if refreshed else champion.id if champion.served else None
+            verdict = judge_release(
+                challenger.jobs,
+                against.rivals if against else None,
+                rules=self.settings.gate,
+                size_bytes=_size(folder),
+                **self._of_champion(step, champion.id),
+                people=_both(ours, against),
+                fairness=challenger.fairness.of_release(),
+                schema_errors=[*champion.unread, *_lost_people(ours, champion.served)],
+                rival=ours.rivals,
+                opponent=REFRESHED if refreshed else CHAMPION,
+                leak_findings=leaks_of(step.inputs["training-set"].values, step.inputs["people-rankers"].values),
+                **champion.live,
+            )
+        return JudgedRelease(
+            folder=folder,
+            jobs=challenger.jobs,
+            ours=ours,
+            against=against,
+            against_id=against_id,
+            champion=champion.id,
+            verdict=verdict,
+            log_silent=judges.log.why,
+            days=self.settings.ranking.evaluation_days,
+            fairness=challenger.fairness,
+            refresh=again.verdict if again else None,
+        )
+
+    def _judged_refresh(self, step: StepContext, judges: Judges, champion: _Champion) -> JudgedRelease | None:
+        """The champion's rankers over today's catalogue against the champion as it is; None where there is none."""
+        refreshed, served = champion.refreshed, champion.served
+        if refreshed is None or served is None:
+            return None
+        folder = step.file("refresh", assemble.RELEASE_FOLDER)
+        verdict = judge_refresh(
+            refreshed.rivals,
+            served.rivals,
+            rules=self.settings.gate,
+            size_bytes=_size(folder),
+            people=_both(refreshed, served),
+            schema_errors=_lost_people(refreshed, served),
+            **champion.live,
+        )
+        return JudgedRelease(
+            folder=folder,
+            jobs=refreshed.rivals,
+            ours=refreshed,
+            against=served,
+            against_id=champion.id,
+            champion=champion.id,
+            verdict=verdict,
+            log_silent=judges.log.why,
+            days=self.settings.ranking.evaluation_days,
+        )
+
+    def _challenger(self, step: StepContext, judges: Judges, *, compared: bool) -> _Challenger:
         """`compared`: something is served, so the targets of the comparison are asked too where they are others."""
+        folder = step.file("assemble", assemble.RELEASE_FOLDER)
         with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
             found, people = ask(step, release, judges.jobs, judges.people)
             rivals = found
@@ -140,7 +186,18 @@ class EvaluateSteps(RefreshSteps):
         answers = Answers(rivals=rivals, people=people, log=log)
         return _Challenger(jobs=found, answers=answers, fairness=fairness)
 
-    def _champion(
+    def _champion(self, step: StepContext, judges: Judges) -> _Champion:
+        champion = self.registry.reconcile()
+        served, unread = self._served(step, judges, champion)
+        return _Champion(
+            id=champion,
+            served=served,
+            unread=unread,
+            refreshed=self._refreshed(step, judges, champion) if served else None,
+            live=self._live_jobs(step, champion),
+        )
+
+    def _served(
         self, step: StepContext, judges: Judges, champion: str | None
     ) -> tuple[Answers | None, tuple[str, ...]]:
         """What is served answers; None where nothing is, or this very release. And why it cannot be asked: with another
@@ -165,15 +222,13 @@ class EvaluateSteps(RefreshSteps):
         with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
             return judges.answers(step, release)
 
-    def _judge_refresh(self, step: StepContext, refreshed: Answers, served: Answers) -> Verdict:
-        return judge_refresh(
-            refreshed.rivals,
-            served.rivals,
-            rules=self.settings.gate,
-            size_bytes=_size(step.file("refresh", assemble.RELEASE_FOLDER)),
-            people=_both(refreshed, served),
-            schema_errors=_lost_people(refreshed, served),
-        )
+    def _live_jobs(self, step: StepContext, champion: str | None) -> dict[str, int | None]:
+        """Live jobs of today's catalogue, and of the champion's at its own instant."""
+        today = live_jobs(step.file("assemble", assemble.RELEASE_FOLDER), step.as_of)
+        if champion is None:
+            return {"live_jobs": today}
+        before = live_jobs(self.registry.releases.fetch(champion), self.registry.releases.manifest(champion).as_of)
+        return {"live_jobs": today, "champion_live_jobs": before}
 
     def _of_champion(self, step: StepContext, champion: str | None) -> dict[str, Any]:
         """What the gate asks of the champion beside its answers."""
@@ -187,9 +242,14 @@ class EvaluateSteps(RefreshSteps):
         }
 
 
-def _titles(folder: Path) -> dict[str, str]:
-    jobs = pq.read_table(folder / parts.JOBS, columns=["job_id", "title"])
-    return {job: title or "" for job, title in zip(*(column.to_pylist() for column in jobs.columns), strict=True)}
+def live_jobs(folder: Path, at: datetime) -> int | None:
+    """Jobs of a release folder that are posted and not expired at an instant; None where it holds no table of jobs."""
+    file = folder / parts.JOBS
+    if not file.is_file():
+        return None
+    jobs = pl.read_parquet(file, columns=["posted_at", "expires_at"])
+    gone = (pl.col("posted_at") > at).fill_null(False) | (pl.col("expires_at") <= at).fill_null(False)
+    return int(jobs.select((~gone).sum()).item())
 
 
 def _both(ours: Answers, theirs: Answers | None) -> tuple[Evaluation, Evaluation] | None:
@@ -207,19 +267,6 @@ def _size(folder: Path) -> int:
 
 def served_bytes(manifest: Manifest) -> int:
     return sum(part.bytes for part in manifest.parts if part.content)
-
-
-def _write_report(file: Path, jobs: Evaluation, people: Evaluation | None, log: LogValue | None = None) -> None:
-    report = jobs.to_dict() | ({"people": people.to_dict()} if people else {}) | ({"log": log.to_dict()} if log else {})
-    file.write_text(json.dumps(report, indent=1))
-
-
-def _metrics(jobs: Evaluation, people: Evaluation | None) -> dict[str, float]:
-    return (
-        mlflow_names(jobs.metrics())
-        | (mlflow_names(people_metrics(people)) if people else {})
-        | {"evaluation.p50_ms": jobs.latency(50), "evaluation.p99_ms": jobs.latency(99)}
-    )
 
 
 def evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -240,8 +287,3 @@ def evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 def people_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """`evaluation_rows` of people for jobs."""
     return [row | {"system": f"people: {row['system']}"} for row in evaluation_rows(evaluation)]
-
-
-def mlflow_names(metrics: dict[str, float]) -> dict[str, float]:
-    """MLflow allows no @ in a metric's name."""
-    return {f"evaluation.{name.replace('@', '_at_')}": value for name, value in metrics.items()}

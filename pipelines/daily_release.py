@@ -7,18 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rolecall.pipelines import assemble
-from rolecall.pipelines.daily_evaluate import FAIRNESS, REFRESH_EVALUATION, EvaluateSteps
+from rolecall.pipelines.daily_evaluate import REFRESHED_FOLDER, EvaluateSteps
 from rolecall.pipelines.evaluation.gate.verdict import EVIDENCE_FILE, VERDICT_FILE
 from rolecall.pipelines.evaluation.report.write import REPORT
+from rolecall.pipelines.judged_release import FAIRNESS
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import ConflictError
 from rolecall.platform.mlflow_setup import EVALUATION_ARTIFACTS, log_release_model, release_tags
 from rolecall.platform.release import MANIFEST_FILE, ReleaseBuilder, read_manifest
 from rolecall.serving import parts
 
-REFRESHED_FOLDER = "refreshed"
-_JUDGED = {"verdict": VERDICT_FILE, "evidence": EVIDENCE_FILE, "fairness": FAIRNESS, "report": REPORT}
-"""What lies beside the evaluation in a release with new rankers."""
+_JUDGED = {
+    "evaluation": assemble.EVALUATION,
+    "verdict": VERDICT_FILE,
+    "evidence": EVIDENCE_FILE,
+    "fairness": FAIRNESS,
+    "report": REPORT,
+}
+"""What is kept of a release's judgement, beside its parts."""
 _MODEL_CODE = "rolecall.serving.pyfunc_model"
 _KEPT = "the champion's rankers over this day's catalogue, since the gate refused the new ones"
 
@@ -31,12 +37,12 @@ class ReleaseSteps(EvaluateSteps):
         too where it is needed."""
         judged = step.inputs["evaluate"]
         source, folder = step.file("assemble", assemble.RELEASE_FOLDER), step.folder / assemble.RELEASE_FOLDER
-        built = self._publish(source, folder, judged.folder / assemble.EVALUATION, judged.metrics)
+        built = self._publish(source, folder, judged.folder, judged.metrics)
         refreshed = ""
         if not judged.values["passed"] and judged.values["refresh_passed"]:
             source, folder = step.file("refresh", assemble.RELEASE_FOLDER), step.folder / REFRESHED_FOLDER
             told = judged.values["refresh_metrics"]
-            refreshed = self._publish(source, folder, judged.folder / REFRESH_EVALUATION, told)
+            refreshed = self._publish(source, folder, judged.folder / REFRESHED_FOLDER, told)
         for name in (assemble.EVALUATION, VERDICT_FILE, FAIRNESS, REPORT):
             self.registry.client.log_artifact(self.mlflow_run, str(step.file("evaluate", name)), EVALUATION_ARTIFACTS)
         return StepResult(values={"release": built, "refreshed": refreshed})
@@ -69,17 +75,16 @@ class ReleaseSteps(EvaluateSteps):
             return StepResult(values={"promoted": False, "why": str(conflict)})
         return StepResult(values={"promoted": True, "why": why})
 
-    def _publish(self, source: Path, folder: Path, evaluation: Path, metrics: Mapping[str, float]) -> str:
-        """Seal the assembled parts of `source` with their evaluation, publish and register them. Returns the id, which
-        stays what it was."""
+    def _publish(self, source: Path, folder: Path, judged: Path, metrics: Mapping[str, float]) -> str:
+        """Seal the assembled parts of `source` with what was `judged` of them, publish and register them. Returns the
+        id, which stays what it was."""
         manifest = read_manifest((source / MANIFEST_FILE).read_bytes())
         builder = ReleaseBuilder(folder)
         for part in manifest.parts:
             builder.add(part.name, part.file, source=source / part.file, content=part.content)
-        builder.add("evaluation", assemble.EVALUATION, source=evaluation, identity=False)
-        if evaluation.name == assemble.EVALUATION:  # today's rankers: the verdict on the refreshed release is in theirs
-            for name, file in _JUDGED.items():
-                builder.add(name, file, source=evaluation.with_name(file), identity=False)
+        for name, file in _JUDGED.items():
+            if (judged / file).is_file():  # names and groups are not audited again for rankers that were
+                builder.add(name, file, source=judged / file, identity=False)
         assemble.seal(
             builder,
             self.settings,

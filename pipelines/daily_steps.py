@@ -28,7 +28,8 @@ from rolecall.pipelines.evaluation.targets import collect_targets
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.index import build_index
 from rolecall.pipelines.knowledge import Windows, catalogue_as_of, profiles_as_of, read_as_of
-from rolecall.pipelines.leaks import LeakAudit, LeakDetector, stored_requests
+from rolecall.pipelines.leaks import Finding, LeakAudit, LeakDetector, stored_requests
+from rolecall.pipelines.leaks.findings import keep_findings
 from rolecall.pipelines.materialize import feature_store, materialize
 from rolecall.pipelines.profiles import remember_profiles
 from rolecall.pipelines.steps import StepContext, StepResult
@@ -122,7 +123,8 @@ class DailySteps:
         )
 
     def training_set(self, step: StepContext) -> StepResult:
-        """Requests of the training window joined with features as of each, kept where the leak audits pass."""
+        """Requests of the training window joined with features as of each. What the leak audits find in them goes on
+        to the gate: the release is refused with the finding, and the day's catalogue still gets served."""
         ranking, versions = self.settings.ranking, step.value("ingest", "versions")
         events = read_as_of(self.tables, EVENTS, versions, step.as_of)
         window, pairs = Windows.of(step.as_of, ranking).learning, self._pairs(step)
@@ -137,20 +139,22 @@ class DailySteps:
             settings=ranking,
             progress=lambda done, total: step.report(f"{done:,}/{total:,} requests"),
         )
-        self._refuse_leaks(step, pairs, events, examples)
+        leaks = self._leaks(step, pairs, events, examples)
         examples.save(step.folder / TRAINING_SET)
         return StepResult(
+            values=keep_findings(step.folder, leaks),
             metrics={
                 "training.requests": examples.requests,
                 "training.rows": len(examples.features),
                 "training.columns": len(examples.columns),
-            }
+                "training.leaks": len(leaks),
+            },
         )
 
-    def _refuse_leaks(
+    def _leaks(
         self, step: StepContext, pairs: PairFeatures, events: pl.DataFrame, examples: TrainingSet
-    ) -> None:
-        """Raises GateRefusedError where the training set knows what it may not: by replay, and by numbers."""
+    ) -> tuple[Finding, ...]:
+        """Where the training set knows what it may not: by replay, and by numbers."""
         step.report("leak audit")
         versions, windows = step.value("ingest", "versions"), Windows.of(step.as_of, self.settings.ranking)
         audit = LeakAudit(
@@ -162,12 +166,12 @@ class DailySteps:
             as_of=step.as_of,
             scratch=step.folder,
         )
-        audit.check(events, stored_requests(examples))
+        replayed = audit.findings(events, stored_requests(examples))
         judged = windows.evaluation
         targets = collect_targets(events, start=judged.start, end=judged.end, seed=self.settings.ranking.seed)
         asked = ((target.candidate_id, pairs.catalogue.row_of(job)) for target in targets for job in target.job_ids)
         pairs_judged = {(who, row) for who, row in asked if row is not None}
-        LeakDetector().check(examples, window=windows.learning, judged=pairs_judged)
+        return (*replayed, *LeakDetector().findings(examples, window=windows.learning, judged=pairs_judged))
 
     def coarse(self, step: StepContext) -> StepResult:
         """The coarse ranker: few columns, small trees."""

@@ -19,7 +19,8 @@ from rolecall.pipelines.daily_steps import DailySteps
 from rolecall.pipelines.evaluation.people_targets import collect_people_targets
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.knowledge import Windows, known_jobs, newest_profiles, read_as_of
-from rolecall.pipelines.leaks import LeakDetector, PeopleLeakAudit
+from rolecall.pipelines.leaks import Finding, LeakDetector, PeopleLeakAudit
+from rolecall.pipelines.leaks.findings import keep_findings
 from rolecall.pipelines.people import build_people, open_people, people_as_of
 from rolecall.pipelines.people_outcomes import APPLIED, MUTUAL, Outcomes
 from rolecall.pipelines.people_training import JobRequest, job_requests, people_training_set
@@ -50,15 +51,17 @@ class PeopleSteps(DailySteps):
         return StepResult(values={"digest": built.content_digest}, metrics={"people.visible": built.people})
 
     def people_rankers(self, step: StepContext) -> StepResult:
-        """The people rankers, learned from what both sides wanted, after the leak audit passed."""
+        """The people rankers, learned from what both sides wanted; what the leak audits find goes on to the gate."""
         if not step.value("people", "digest"):
             return StepResult()
-        examples = self._examples(step)
+        examples, leaks = self._examples(step)
+        values = keep_findings(step.folder, leaks)
         learn = examples.learnable()
         metrics = {"people.requests": float(examples.requests), "people.rows": float(len(examples.features))}
+        metrics["people.leaks"] = float(len(leaks))
         if not learn.requests:
             untrained_part().write(step.folder)
-            return StepResult(metrics=metrics)
+            return StepResult(values=values, metrics=metrics)
         trained_part().write(step.folder)
         coarse, fine = shapes(self.settings.ranking)
         self._train(step, learn.columns_only(PEOPLE_COARSE_COLUMNS), coarse, parts.PEOPLE_COARSE)
@@ -67,9 +70,9 @@ class PeopleSteps(DailySteps):
         calibrator = fit_calibrator(model, examples.calibration(), wanted=MUTUAL)
         if calibrator is not None:
             (step.folder / parts.PEOPLE_CALIBRATOR).write_text(calibrator.to_json())
-        return StepResult(metrics=metrics | {"people.learned": float(learn.requests)})
+        return StepResult(values=values, metrics=metrics | {"people.learned": float(learn.requests)})
 
-    def _examples(self, step: StepContext) -> TrainingSet:
+    def _examples(self, step: StepContext) -> tuple[TrainingSet, tuple[Finding, ...]]:
         versions, ranking = step.value("ingest", "versions"), self.settings.ranking
         events = read_as_of(self.tables, EVENTS, versions, step.as_of)
         pairs = self._people_pairs(step, step.inputs["people"].folder)
@@ -77,12 +80,13 @@ class PeopleSteps(DailySteps):
         outcomes = Outcomes(events, pairs.people, pairs.jobs.catalogue)
         window = Windows.of(step.as_of, ranking).people_learning
         requests = job_requests(outcomes, pairs, policy, start=window.start, end=window.end, seed=ranking.seed)
-        self._audit(step, pairs, events, requests)
+        replayed = self._audit(step, pairs, events, requests)
         examples = people_training_set(
             requests, pairs, progress=lambda done, total: step.report(f"{done:,}/{total:,} requests")
         )
-        LeakDetector().check(examples, window=window, judged=self._judged(step, pairs, events), label=APPLIED)
-        return examples
+        judged = self._judged(step, pairs, events)
+        found = LeakDetector().findings(examples, window=window, judged=judged, label=APPLIED)
+        return examples, (*replayed, *found)
 
     def _judged(self, step: StepContext, pairs: PeoplePairs, events: pl.DataFrame) -> set[tuple[str, int]]:
         """The job and the row of each person that evaluation asks about: people who had not applied before."""
@@ -94,7 +98,9 @@ class PeopleSteps(DailySteps):
         asked = ((target.job_id, people.row_of(name)) for target in targets for name in target.candidate_ids)
         return {(job_id, row) for job_id, row in asked if row is not None}
 
-    def _audit(self, step: StepContext, pairs: PeoplePairs, events: pl.DataFrame, requests: list[JobRequest]) -> None:
+    def _audit(
+        self, step: StepContext, pairs: PeoplePairs, events: pl.DataFrame, requests: list[JobRequest]
+    ) -> tuple[Finding, ...]:
         step.report("leak audit")
         versions = step.value("ingest", "versions")
         audit = PeopleLeakAudit(
@@ -103,7 +109,7 @@ class PeopleSteps(DailySteps):
             pairs=pairs,
             make_people=partial(people_as_of, since=self._since(step)),
         )
-        audit.check(events, requests[:: max(len(requests) // AUDITED, 1)][:AUDITED])
+        return audit.findings(events, requests[:: max(len(requests) // AUDITED, 1)][:AUDITED])
 
     def _since(self, step: StepContext) -> datetime:
         """The earliest instant that training or evaluation asks about."""

@@ -17,6 +17,8 @@ app = typer.Typer(no_args_is_help=True, help="List, show, promote, roll back and
 
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="16 hex digits, as `releases list` prints them.")]
 Why = Annotated[str, typer.Option("--why", help="Kept beside the promotion.")]
+_OPPONENTS = ("champion", "refreshed champion")
+"""What the gate compares with, by the names of its checks."""
 
 
 @app.command("list")
@@ -116,7 +118,10 @@ def history(json: Json = False) -> None:
 
 def print_verdict(release: str, verdict: dict[str, Any]) -> None:
     """The outcome and every check of a `verdict.json`."""
-    against = f" against {verdict['champion']}" if verdict.get("champion") else ""
+    champion, compared = verdict.get("champion"), verdict.get("against") or verdict.get("champion")
+    against = f" against {compared}" if compared else ""
+    if champion and compared != champion:
+        against += f", the rankers of the champion {champion} over the same catalogue"
     console.print(f"verdict on [bold]{release}[/]: [bold]{verdict.get('outcome', 'not stated')}[/]{against}")
     rows = [{"check": c["name"], "": "ok" if c["ok"] else "NO", "evidence": c["detail"]} for c in verdict["checks"]]
     console.print(table("Checks", rows))
@@ -143,12 +148,16 @@ def _with_difference(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_pairs(rows: list[dict[str, Any]], verdict: dict[str, Any] | None, champion: str) -> list[dict[str, Any]]:
-    """The rows with the paired difference of each slice, and of all targets, where the verdict was against it."""
-    judged = verdict["checks"] if verdict is not None and verdict.get("champion") == champion else []
+    """The rows with the paired difference of each slice, and of all targets, where the verdict was against it, or
+    against its rankers over the same catalogue."""
+    told = verdict or {}
+    judged = told.get("checks", []) if champion in (told.get("champion"), told.get("against")) else []
     gaps = {check["name"].removeprefix("slice "): check.get("evidence", {}) for check in judged}
-    whole = gaps.get("against champion", {})
+    opponent = next((one for one in _OPPONENTS if f"against {one}" in gaps), "champion")
+    whole = gaps.get(f"against {opponent}", {})
     if whole.get("difference") is not None and whole.get("champion") is not None:
-        told = {"where": "paired targets", "before": whole["champion"]}
+        where = "paired targets" if opponent == "champion" else f"paired targets ({opponent})"
+        told = {"where": where, "before": whole["champion"]}
         told |= {"after": whole["champion"] + whole["difference"], "difference": whole["difference"]}
         rows = [*rows, told | {"paired [95%]": _gap(whole | {"mean": whole["difference"]})}]
     return [{"paired [95%]": _gap(gaps.get(str(row["where"]).removeprefix("slices."), {}))} | row for row in rows]

@@ -75,6 +75,12 @@ class PeopleRules(_Table):
     level: float = Field(gt=0, lt=0.5)
 
 
+class CatalogueRules(_Table):
+    """How many jobs a release must offer, against the champion."""
+
+    min_live: float = Field(ge=0, le=1)
+
+
 class CalibrationRules(_Table):
     """What the apply probability must show on logged impressions."""
 
@@ -121,6 +127,7 @@ class GateRules(_Table):
     baselines: BaselineRules
     slices: SliceRules
     people: PeopleRules
+    catalogue: CatalogueRules
     calibration: CalibrationRules
     latency: LatencyRules
     size: SizeRules

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from rolecall.platform.errors import GateRefusedError
 
@@ -21,6 +23,11 @@ KINDS: Mapping[Kind, str] = {
 }
 """What each kind of finding says, in words."""
 
+
+LEAKS = "leaks"
+"""The value of a training step that holds what was found, in words."""
+
+LEAKS_FILE = "leaks.json"
 
 _TOLD = 10
 """Findings whose evidence a refusal tells."""
@@ -55,6 +62,18 @@ def refuse(findings: Sequence[Finding], *, words: Mapping[Kind, str] = KINDS) ->
         "features of what was known strictly before the request, in ranker_content of the candidate alone",
         "correct the feature; pipelines/leaks says how each kind is found: " + "; ".join(map(str, findings[:_TOLD])),
     )
+
+
+def leaks_of(*values: Mapping[str, Any]) -> tuple[str, ...]:
+    """What training steps found, by the values they left."""
+    return tuple(told for step in values for told in step.get(LEAKS, ()))
+
+
+def keep_findings(folder: Path, findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """Write them into a step's folder, where there are any; returns the step's value."""
+    if findings:
+        (folder / LEAKS_FILE).write_text(json.dumps([finding.to_dict() for finding in findings], indent=1))
+    return {LEAKS: [str(finding) for finding in findings]}
 
 
 def _short(value: float | str) -> str:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from rolecall.features.schema import JOBS
+from rolecall.pipelines import daily_steps
 from rolecall.pipelines.daily import run_daily
 from rolecall.pipelines.demo import fill_tables
+from rolecall.pipelines.evaluation.gate import judge
+from rolecall.pipelines.evaluation.gate.evidence import Evidence
+from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.refresh import models_tables
+from rolecall.pipelines.training_set import build_training_set
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import verify
 from rolecall.platform.tables import TableStore
 from rolecall.serving import parts
 
 from .conftest import AS_OF, World, small_market, small_settings
+
+LEAKING = "dense_recent"
 
 
 def test_a_run_ends_in_a_verified_registered_release(world: World) -> None:
@@ -67,8 +77,16 @@ def test_later_rows_do_not_change_a_past_day(world: World, tmp_path: Path) -> No
     assert run_daily(settings, AS_OF).release_id == world.result.release_id
 
 
-def test_a_day_whose_rankers_are_refused_serves_the_champions_over_its_new_postings(
-    world: World, tmp_path: Path
+def labels_for_a_column(*given: Any, **named: Any) -> TrainingSet:
+    """Planted: a column of the training set is what should be learned."""
+    examples = build_training_set(*given, **named)
+    features = examples.features.copy()
+    features[:, examples.columns.index(LEAKING)] = examples.labels
+    return replace(examples, features=features)
+
+
+def test_a_day_whose_rankers_learned_from_a_leak_serves_the_champions_over_its_new_postings(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = world.copy(tmp_path / "home")
     registry, first, store = Registry.from_settings(settings), world.result.release_id, TableStore(settings.tables_uri)
@@ -77,9 +95,9 @@ def test_a_day_whose_rankers_are_refused_serves_the_champions_over_its_new_posti
     posting = store.read(JOBS).to_pylist()[0] | {"job_id": "new", "posted_at": AS_OF, "updated_at": AS_OF}
     posting["expires_at"] = AS_OF + timedelta(days=30)
     store.upsert(JOBS, pa.Table.from_pylist([posting], schema=JOBS.columns))
-    unreachable = settings.gate.changed(targets={"least": 10_000})
+    monkeypatch.setattr(daily_steps, "build_training_set", labels_for_a_column)
 
-    result = run_daily(settings.model_copy(update={"gate": unreachable}), AS_OF + timedelta(days=1))
+    result = run_daily(settings, AS_OF + timedelta(days=1))
 
     assert (result.passed, result.promoted, registry.reconcile()) == (False, True, result.refreshed_id)
     before, after = (registry.releases.fetch(name) for name in (first, result.refreshed_id))
@@ -88,3 +106,13 @@ def test_a_day_whose_rankers_are_refused_serves_the_champions_over_its_new_posti
     manifest = registry.releases.manifest(result.refreshed_id)
     assert models_tables(manifest) == registry.releases.manifest(first).tables != manifest.tables
     assert registry.get(result.release_id).gate == "refused"
+    assert any(reason.startswith("leaks:") and LEAKING in reason for reason in result.reasons)
+    refused, kept = (registry.releases.read_json(name, "verdict") for name in (result.release_id, result.refreshed_id))
+    assert refused is not None
+    assert kept is not None
+    assert "against refreshed champion" in {check["name"] for check in refused["checks"]}
+    assert (refused["champion"], refused["against"]) == (first, result.refreshed_id)
+    assert (kept["outcome"], kept["against"]) == ("equal", first)
+    evidence = Evidence.load(io.BytesIO(registry.releases.read_part(result.refreshed_id, "evidence")))
+    assert judge(evidence, settings.gate).to_dict()["checks"] == kept["checks"]
+    assert b"</html>" in registry.releases.read_part(result.refreshed_id, "report")

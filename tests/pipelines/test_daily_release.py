@@ -138,7 +138,7 @@ def test_a_champion_of_other_code_or_another_embedder_refuses_the_new_release_an
     assert done.values["release"] == ""
     assert "cannot be read" in done.values["why"]
     judges = SimpleNamespace(rivals=None, people=None)
-    answers, why = work._champion(step, judges, champion)  # type: ignore[arg-type]
+    answers, why = work._served(step, judges, champion)  # type: ignore[arg-type]
     assert answers is None
     assert f"champion {champion} cannot be loaded" in why[0]
 

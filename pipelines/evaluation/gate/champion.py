@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rolecall.pipelines.evaluation.gate.evidence import Evidence, Pairs
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION, Evidence, Pairs
 from rolecall.pipelines.evaluation.gate.verdict import Check, Outcome
 from rolecall.pipelines.evaluation.judge import MAIN_METRIC
 from rolecall.pipelines.evaluation.statistics import (
@@ -110,26 +110,24 @@ def against_champion(evidence: Evidence, pairs: Pairs, rules: GateRules) -> tupl
         "p_loses_less_than_margin": p_equal,
         "seen_with_power_.8": sensitivity.effect(rules),
     }
+    name = f"against {evidence.opponent}"
     if better:
-        return Check(name=_NAME, ok=True, detail=f"better, {told}, p {p_better:.4f}", evidence=numbers), "better"
+        return Check(name=name, ok=True, detail=f"better, {told}, p {p_better:.4f}", evidence=numbers), "better"
     if equal:
         why = _reason_to_replace(evidence, pairs, rules)
         said = f"equal, {told}, surely loses less than {asked.margin:.0%} (p {p_equal:.4f})"
         detail = f"{said}; {why}" if why else f"{said}, but neither cheaper nor is the champion old"
-        return Check(name=_NAME, ok=bool(why), detail=detail, evidence=numbers), "equal" if why else "refused"
+        return Check(name=name, ok=bool(why), detail=detail, evidence=numbers), "equal" if why else "refused"
     if evidence.champion_must_go:
-        return _unless_surely_worse(pairs, rules, f"the champion must go; {told}", numbers)
+        return _unless_surely_worse(name, pairs, rules, f"the champion must go; {told}", numbers)
     if enough and _undecided(evidence, sensitivity, rules):
         least = sensitivity.needed(asked.margin, rules)
         seen = f"{sensitivity.targets:,} targets where a loss of {asked.margin:.0%} needs {least:,}"
         said = f"{told}; newer models, and {seen}"
-        return _unless_surely_worse(pairs, rules, said, numbers, margin=0.0, outcome="newer")
+        return _unless_surely_worse(name, pairs, rules, said, numbers, margin=0.0, outcome="newer")
     detail = f"{told}, not surely better (p {p_better:.4f}) nor surely losing less than {asked.margin:.0%}"
     detail += f" (p {p_equal:.4f}); {_size(sensitivity, rules)}"
-    return Check(name=_NAME, ok=False, detail=detail, evidence=numbers), "refused"
-
-
-_NAME = "against champion"
+    return Check(name=name, ok=False, detail=detail, evidence=numbers), "refused"
 
 
 def _p_values(pairs: Pairs, rules: GateRules) -> tuple[float, float]:
@@ -175,10 +173,12 @@ def not_surely_worse(pairs: Pairs, rules: GateRules) -> tuple[Check, Outcome]:
         groups=pairs.clusters,
     )
     numbers: dict[str, float | str | None] = {"difference": gap.mean, "low": gap.low, "high": gap.high}
-    return _unless_surely_worse(pairs, rules, _words(gap, Sensitivity.of(pairs)), numbers | {"targets": gap.count})
+    told, numbers = _words(gap, Sensitivity.of(pairs)), numbers | {"targets": gap.count}
+    return _unless_surely_worse(f"against {CHAMPION}", pairs, rules, told, numbers)
 
 
 def _unless_surely_worse(
+    name: str,
     pairs: Pairs,
     rules: GateRules,
     told: str,
@@ -198,7 +198,7 @@ def _unless_surely_worse(
     ok = p_worse > rules.champion.better_level
     loses = f"losing more than {allowed:.0%}" if allowed else "losing"
     detail = f"{told}, {'not surely' if ok else 'surely'} {loses} (p {p_worse:.4f})"
-    return Check(name=_NAME, ok=ok, detail=detail, evidence=numbers), outcome if ok else "refused"
+    return Check(name=name, ok=ok, detail=detail, evidence=numbers), outcome if ok else "refused"
 
 
 def _words(difference: Interval, sensitivity: Sensitivity) -> str:

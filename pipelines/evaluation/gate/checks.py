@@ -34,7 +34,8 @@ def other_checks(evidence: Evidence, rules: GateRules) -> Iterator[Check]:
     if evidence.champion is not None:
         yield from _slices(evidence.champion, rules)
     if evidence.people is not None:
-        yield from _people(evidence.people, rules)
+        yield from _people(evidence.people, rules, evidence.opponent)
+    yield from _catalogue(evidence, rules.catalogue.min_live)
     yield _calibration(evidence.impressions, rules.calibration)
     yield _latency(evidence.answers.milliseconds, rules.latency.max_p99_ms)
     size = evidence.size_bytes / 2**20
@@ -89,7 +90,7 @@ def _slices(pairs: Pairs, rules: GateRules) -> Iterator[Check]:
         yield Check(name=f"slice {name}", ok=bool(p_value > rules.slices.level), detail=detail, evidence=numbers)
 
 
-def _people(pairs: Pairs, rules: GateRules) -> Iterator[Check]:
+def _people(pairs: Pairs, rules: GateRules, opponent: str) -> Iterator[Check]:
     """Employers' side: judged where enough jobs found somebody to say anything."""
     difference = pairs.ours - pairs.theirs
     if int((~np.isnan(difference)).sum()) < rules.targets.least:
@@ -102,11 +103,22 @@ def _people(pairs: Pairs, rules: GateRules) -> Iterator[Check]:
     )
     gap = _intervals(difference[:, None], pairs, rules)[0]
     yield Check(
-        name="people against champion",
+        name=f"people against {opponent}",
         ok=p_value > rules.people.level,
         detail=f"{_told(gap)}, may lose {rules.people.max_loss:.0%}, p of more {p_value:.4f}",
         evidence=gap.to_dict() | {"p_worse": p_value},
     )
+
+
+def _catalogue(evidence: Evidence, least: float) -> Iterator[Check]:
+    """Refused where most of what the champion offered is gone; judged where both were counted."""
+    live, before = evidence.live_jobs, evidence.champion_live_jobs
+    if live is None or not before:
+        return
+    share = live / before
+    detail = f"{live:,} live jobs where the champion had {before:,} ({share:.0%}), at least {least:.0%}"
+    detail += "" if share >= least else ": did an ingest lose them? Otherwise lower gate.catalogue.min_live for a day"
+    yield Check(name="catalogue", ok=share >= least, detail=detail, evidence={"live": live, "champion": before})
 
 
 def _calibration(quality: Mapping[str, float] | None, asked: CalibrationRules) -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rolecall.pipelines.evaluation.gate.champion import against_champion, not_surely_worse
 from rolecall.pipelines.evaluation.gate.checks import other_checks
-from rolecall.pipelines.evaluation.gate.evidence import Evidence, FairnessAudit, compared, gather
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION, Evidence, FairnessAudit, gather
 from rolecall.pipelines.evaluation.gate.verdict import Outcome, Verdict
 from rolecall.pipelines.evaluation.judge import Evaluation
 from rolecall.platform.gate_rules import GateRules
@@ -26,8 +26,12 @@ def judge_release(
     fairness: FairnessAudit | None = None,
     people: tuple[Evaluation, Evaluation] | None = None,
     rival: Evaluation | None = None,
+    opponent: str = CHAMPION,
+    live_jobs: int | None = None,
+    champion_live_jobs: int | None = None,
 ) -> Verdict:
-    """The verdict on a release. `champion`: the served release on the same targets, None where nothing is served.
+    """The verdict on a release. `champion`: the served release on the same targets, None where nothing is served;
+    `opponent`: REFRESHED where these are its rankers over the release's own catalogue.
 
     `champion_size_bytes`, `champion_age_days` (of its models, at the instant of the run): an equal release may replace
     a larger or an old champion. `champion_must_go`: it learned from somebody who was forgotten and may not be served
@@ -37,6 +41,7 @@ def judge_release(
     `people`: challenger and champion asked for people, where both recommend them.
     `rival`: the release on the targets it is compared with the champion on, where these are others: what candidates
     did with jobs the champion showed them speaks for the champion alone.
+    `live_jobs`: in the release, and in the served one at its own instant; None: not looked at.
     Raises InputError where champion and challenger were not asked the same.
     """
     evidence = gather(
@@ -51,6 +56,9 @@ def judge_release(
         champion_age_days=champion_age_days,
         champion_must_go=champion_must_go,
         schema_errors=tuple(schema_errors),
+        opponent=opponent,
+        live_jobs=live_jobs,
+        champion_live_jobs=champion_live_jobs,
     )
     return judge(evidence, rules)
 
@@ -63,25 +71,37 @@ def judge_refresh(
     size_bytes: int,
     people: tuple[Evaluation, Evaluation] | None = None,
     schema_errors: Sequence[str] = (),
+    live_jobs: int | None = None,
+    champion_live_jobs: int | None = None,
 ) -> Verdict:
     """The verdict on the served rankers over a new catalogue: they may not surely lose more than the margin to
-    themselves over the old one, which they would where an ingest brought rubbish. Arguments as of `judge_release`."""
-    evidence = gather(refreshed, served, people=people, size_bytes=size_bytes, schema_errors=tuple(schema_errors))
-    check, outcome = not_surely_worse(compared(refreshed, served), rules)
-    checks = (check, *(one for one in other_checks(evidence, rules) if one.name in _OF_A_REFRESH))
-    passed = all(one.ok for one in checks)
-    return Verdict(checks=checks, outcome=outcome if passed else "refused", rules=rules, evidence=evidence)
-
-
-_OF_A_REFRESH = ("people against champion", "p99", "size", "schema")
+    themselves over the old one, which they would where an ingest brought rubbish, and the jobs must be there. Arguments
+    as of `judge_release`."""
+    evidence = gather(
+        refreshed,
+        served,
+        people=people,
+        size_bytes=size_bytes,
+        schema_errors=tuple(schema_errors),
+        live_jobs=live_jobs,
+        champion_live_jobs=champion_live_jobs,
+        refresh=True,
+    )
+    return judge(evidence, rules)
 
 
 def judge(evidence: Evidence, rules: GateRules) -> Verdict:
     """The verdict of these rules on what is known of a release."""
-    checks = list(other_checks(evidence, rules))
+    checks = [check for check in other_checks(evidence, rules) if not evidence.refresh or check.name in _OF_A_REFRESH]
     found: Outcome = "first"
-    if evidence.champion is not None:
+    if evidence.champion is not None and evidence.refresh:
+        check, found = not_surely_worse(evidence.champion, rules)
+        checks.insert(0, check)
+    elif evidence.champion is not None:
         check, found = against_champion(evidence, evidence.champion, rules)
         checks.insert(1, check)
     outcome: Outcome = found if all(check.ok for check in checks) else "refused"
     return Verdict(checks=tuple(checks), outcome=outcome, rules=rules, evidence=evidence)
+
+
+_OF_A_REFRESH = (f"people against {CHAMPION}", "catalogue", "p99", "size", "schema")

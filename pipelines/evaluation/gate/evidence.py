@@ -23,6 +23,9 @@ from rolecall.pipelines.evaluation.statistics import Clusters, Interval, Values,
 from rolecall.platform.errors import InputError, IntegrityError
 
 _META = "meta"
+CHAMPION = "champion"
+REFRESHED = "refreshed champion"
+"""The champion as it is, or its rankers over this day's catalogue (`pipelines/refresh.py`)."""
 
 
 class ExposureGap(Protocol):
@@ -70,17 +73,23 @@ class Pairs:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """`champion`, `people`: None where there is nothing to compare with. `size_bytes` and the age of the champion's
-    models in days; `champion_must_go`: it may not be served on, whatever it is worth. `impressions`, `exposure`:
-    numbers by name, of logged impressions and of each group."""
+    """`champion`, `people`: None where there is nothing to compare with; `opponent`: what that was, CHAMPION or
+    REFRESHED. `size_bytes` and the age of the champion's models in days; `champion_must_go`: it may not be served on,
+    whatever it is worth. `live_jobs`: in the release, and in the champion at its own instant. `impressions`,
+    `exposure`: numbers by name, of logged impressions and of each group. `refresh`: it holds the champion's own
+    rankers, and only their new catalogue is judged."""
 
     answers: Answers
     champion: Pairs | None = None
     people: Pairs | None = None
+    opponent: str = CHAMPION
+    refresh: bool = False
     size_bytes: int = 0
     champion_size_bytes: int | None = None
     champion_age_days: float | None = None
     champion_must_go: bool = False
+    live_jobs: int | None = None
+    champion_live_jobs: int | None = None
     schema_errors: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
     impressions: Mapping[str, float] | None = None
@@ -123,7 +132,8 @@ class Evidence:
 
 
 _TOLD = (
-    "size_bytes", "champion_size_bytes", "champion_age_days", "champion_must_go",
+    "opponent", "refresh", "live_jobs", "champion_live_jobs", "size_bytes",
+    "champion_size_bytes", "champion_age_days", "champion_must_go",
     "schema_errors", "leaks", "impressions", "swaps", "changed", "exposure",
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION
 from rolecall.pipelines.evaluation.gate.power import Power
 from rolecall.platform.release import Manifest
 
@@ -179,7 +180,7 @@ class Direction:
     """The evaluation of jobs for people, or of people for jobs.
 
     `compared_targets`: how many the release and the champion were both asked; None without a champion. `apart`: these
-    are other targets than the rest was measured on.
+    are other targets than the rest was measured on. `opponent`: what is called champion here.
     """
 
     targets: int
@@ -189,6 +190,7 @@ class Direction:
     slices: tuple[Slice, ...] = ()
     compared_targets: int | None = None
     apart: bool = False
+    opponent: str = CHAMPION
     catalogue: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
@@ -214,13 +216,15 @@ class Check:
 class Ruling:
     """What the gate said. `outcome`: first, better, equal, newer, passed (said without outcomes) or refused.
 
-    `rules`: dotted names to values as text. `champion`: the release it was compared with, "" where none was.
+    `rules`: dotted names to values as text. `champion`: the release it was compared with, "" where none was;
+    `opponent`: what that is.
     """
 
     outcome: str
     checks: tuple[Check, ...]
     rules: Mapping[str, str] = field(default_factory=dict)
     champion: str = ""
+    opponent: str = CHAMPION
 
     @property
     def passed(self) -> bool:

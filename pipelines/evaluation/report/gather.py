@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC
 from rolecall.pipelines.evaluation.report.figures import (
     Bin,
@@ -15,6 +16,7 @@ from rolecall.pipelines.evaluation.report.figures import (
     Direction,
     Estimate,
     Fairness,
+    Kind,
     Latency,
     LogFigure,
     LogFigures,
@@ -33,7 +35,6 @@ from rolecall.pipelines.evaluation.report.sources import (
 )
 from rolecall.platform.errors import InputError
 
-CHAMPION = "champion"
 RIVAL = "rival"
 """The release on the champion's targets, where these are others than the rest was measured on."""
 
@@ -44,8 +45,11 @@ _PROBABILITY = ("auc", "grouped_auc", "normalized_entropy", "base_rate")
 _CALIBRATION = ("slope", "slope_low", "slope_high", "intercept", "ece", "constant_ece")
 
 
-def direction(evaluation: Judged, champion: Judged | None, rival: Judged | None = None) -> Direction:
-    """One direction's figures. `rival`: the release on the champion's targets, where these are others.
+def direction(
+    evaluation: Judged, champion: Judged | None, rival: Judged | None = None, *, opponent: str = CHAMPION
+) -> Direction:
+    """One direction's figures. `rival`: the release on the champion's targets, where these are others; `opponent`: what
+    `champion` is called.
 
     Raises InputError where release and champion were not asked the same.
     """
@@ -58,9 +62,9 @@ def direction(evaluation: Judged, champion: Judged | None, rival: Judged | None 
     if apart:
         systems.append(System(name=RIVAL, kind="release", metrics=_metrics(rival, FUNNEL)))
     if champion is not None:
-        systems.append(System(name=CHAMPION, kind="champion", metrics=_metrics(champion, FUNNEL)))
+        systems.append(System(name=opponent, kind="champion", metrics=_metrics(champion, FUNNEL)))
         pair = (rival.systems[FUNNEL][MAIN_METRIC], champion.systems[FUNNEL][MAIN_METRIC])
-        comparisons.insert(0, _comparison(rival, CHAMPION, *pair))
+        comparisons.insert(0, _comparison(rival, opponent, *pair, kind="champion"))
     return Direction(
         targets=len(evaluation.targets),
         systems=tuple(systems),
@@ -69,7 +73,8 @@ def direction(evaluation: Judged, champion: Judged | None, rival: Judged | None 
         slices=_slices(evaluation, champion, rival),
         compared_targets=None if champion is None else len(rival.targets),
         apart=apart,
-        catalogue=_catalogue(evaluation, champion),
+        catalogue=_catalogue(evaluation, champion, opponent),
+        opponent=opponent,
     )
 
 
@@ -156,14 +161,14 @@ def _baseline(evaluation: Judged, name: str) -> Comparison:
     return _comparison(evaluation, name, evaluation.systems[FUNNEL][MAIN_METRIC], evaluation.systems[name][MAIN_METRIC])
 
 
-def _comparison(evaluation: Judged, name: str, ours: Values, theirs: Values) -> Comparison:
+def _comparison(evaluation: Judged, name: str, ours: Values, theirs: Values, kind: Kind = "baseline") -> Comparison:
     difference = ours - theirs
     both = ~np.isnan(difference)
     level = float(theirs[both].mean()) if both.any() else math.nan
     gap = estimate(evaluation.interval(difference))
     return Comparison(
         name=name,
-        kind="champion" if name == CHAMPION else "baseline",
+        kind=kind,
         difference=gap,
         relative=gap.mean / level if level > 0 else None,
         wins=int((difference > 0).sum()),
@@ -207,10 +212,10 @@ def _less(ours: Values | None, theirs: Values | None) -> Values:
     return np.array([]) if ours is None or theirs is None else ours - theirs
 
 
-def _catalogue(evaluation: Judged, champion: Judged | None) -> dict[str, Mapping[str, float]]:
+def _catalogue(evaluation: Judged, champion: Judged | None, opponent: str) -> dict[str, Mapping[str, float]]:
     figures: dict[str, Mapping[str, float]] = {name: dict(table) for name, table in evaluation.catalogue.items()}
     if champion is not None and FUNNEL in champion.catalogue:
-        figures[CHAMPION] = dict(champion.catalogue[FUNNEL])
+        figures[opponent] = dict(champion.catalogue[FUNNEL])
     return figures
 
 

@@ -72,7 +72,7 @@ def tiles(report: Report) -> tuple[Tile, ...]:
         gap = one.difference
         value = wording.signed(gap.mean) if one.relative is None else f"{wording.signed(one.relative * 100, 1)}%"
         note = f"{wording.signed(gap.mean)} [{wording.signed(gap.low)}, {wording.signed(gap.high)}]"
-        found.append(Tile(name="Against the champion", value=value, note=note))
+        found.append(Tile(name=f"Against the {wording.system(jobs.opponent).lower()}", value=value, note=note))
     if (hit := jobs.release.get("hr@10")) is not None and hit.known:
         note = "of targets: at least one of what they went for in the first ten"
         found.append(Tile(name=wording.metric("hr@10").label, value=wording.percent(hit.mean), note=note))

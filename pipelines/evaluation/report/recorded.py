@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION
 from rolecall.pipelines.evaluation.gate.power import Power, PowerRow
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC
 from rolecall.pipelines.evaluation.report.figures import (
@@ -182,6 +183,8 @@ class _Verdict(_Read):
     checks: tuple[_Check, ...]
     power: _Power | None = None
     champion: str | None = None
+    against: str | None = None
+    opponent: str = CHAMPION
     outcome: str = ""
     rules: dict[str, object] = Field(default_factory=dict)
 
@@ -191,7 +194,8 @@ class _Verdict(_Read):
             outcome=self.outcome or passed,
             checks=tuple(Check(**check.model_dump()) for check in self.checks),
             rules=rule_lines(self.rules) if self.rules else {},
-            champion=self.champion or "",
+            champion=self.against or self.champion or "",
+            opponent=self.opponent,
         )
 
 

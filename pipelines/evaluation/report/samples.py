@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION
 from rolecall.pipelines.evaluation.judge import FUNNEL
 from rolecall.pipelines.evaluation.report.figures import Kind, Ranked, Sample, Samples
-from rolecall.pipelines.evaluation.report.gather import CHAMPION, best_baseline, main_values
+from rolecall.pipelines.evaluation.report.gather import best_baseline, main_values
 from rolecall.pipelines.evaluation.report.sources import Judged, Values
 from rolecall.pipelines.evaluation.report.wording import title
 from rolecall.pipelines.evaluation.targets import Target
@@ -25,20 +26,20 @@ _DID = {LABELS["view"]: "viewed", LABELS["save"]: "saved", LABELS["apply"]: "app
 
 
 def choose_samples(
-    release: Judged, champion: Judged | None, titles: Mapping[str, str], *, each: int = 4
+    release: Judged, champion: Judged | None, titles: Mapping[str, str], *, opponent: str = CHAMPION, each: int = 4
 ) -> Samples | None:
     """At most `each` wins and losses against the champion, or against the best baseline where nothing is served.
 
     `release`: on the champion's targets. None where lists were not kept.
     """
-    opponent = _opponent(release, champion)
-    if opponent is None:
+    other = _opponent(release, champion, opponent)
+    if other is None:
         return None
     return Samples(
-        against=opponent.name,
-        kind=opponent.kind,
-        wins=_pick(release, opponent, titles, sign=1, each=each),
-        losses=_pick(release, opponent, titles, sign=-1, each=each),
+        against=other.name,
+        kind=other.kind,
+        wins=_pick(release, other, titles, sign=1, each=each),
+        losses=_pick(release, other, titles, sign=-1, each=each),
     )
 
 
@@ -50,17 +51,15 @@ class _Opponent:
     values: Values
 
 
-def _opponent(release: Judged, champion: Judged | None) -> _Opponent | None:
+def _opponent(release: Judged, champion: Judged | None, name: str) -> _Opponent | None:
     if FUNNEL not in release.lists:
         return None
     if champion is not None and FUNNEL in champion.lists:
-        return _Opponent(
-            name=CHAMPION, kind="champion", lists=champion.lists[FUNNEL], values=main_values(champion, FUNNEL)
-        )
-    name = best_baseline(release, [name for name in release.lists if name != FUNNEL and name in release.systems])
-    if name is None:
+        return _Opponent(name=name, kind="champion", lists=champion.lists[FUNNEL], values=main_values(champion, FUNNEL))
+    best = best_baseline(release, [name for name in release.lists if name != FUNNEL and name in release.systems])
+    if best is None:
         return None
-    return _Opponent(name=name, kind="baseline", lists=release.lists[name], values=main_values(release, name))
+    return _Opponent(name=best, kind="baseline", lists=release.lists[best], values=main_values(release, best))
 
 
 def _pick(

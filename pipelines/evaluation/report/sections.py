@@ -8,6 +8,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION, REFRESHED
 from rolecall.pipelines.evaluation.gate.power import Power
 from rolecall.pipelines.evaluation.report import charts, wording
 from rolecall.pipelines.evaluation.report.figures import (
@@ -25,7 +26,7 @@ from rolecall.pipelines.evaluation.report.figures import (
 from rolecall.pipelines.evaluation.report.tables import NONE, Forest, Group, Row, figure, interval
 from rolecall.pipelines.evaluation.report.weaknesses import FEW_IN_SLICE
 
-_KINDS: Mapping[str, Kind] = {"funnel": "release", "rival": "release", "champion": "champion"}
+_KINDS: Mapping[str, Kind] = {"funnel": "release", "rival": "release", CHAMPION: "champion", REFRESHED: "champion"}
 _ORDER: tuple[Kind, ...] = ("release", "champion", "baseline")
 
 
@@ -45,7 +46,11 @@ def differences(direction: Direction, metric: str) -> Forest:
     told = direction.comparisons
     axis = charts.axis_over([0.0, *_ends(one.difference for one in told)])
     label = wording.metric(metric).label
-    apart = f" The champion: on the {direction.compared_targets:,} targets both were asked." if direction.apart else ""
+    apart = (
+        f" {wording.system(direction.opponent)}: on the {direction.compared_targets:,} targets both were asked."
+        if direction.apart
+        else ""
+    )
     return Forest(
         caption=f"{label}: this release less the others, on the same targets",
         meaning=f"Right of zero this release is better; where the interval holds zero, nobody can say.{apart}",
@@ -94,7 +99,7 @@ def stages(direction: Direction) -> Forest:
         caption="Share of what was wanted that is still there",
         meaning="What a stage loses no later stage can bring back; the ranked rows are the same jobs in their order.",
         first="After",
-        heads=("Still there", "Lost here", *(("Champion",) if compared else ())),
+        heads=("Still there", "Lost here", *((wording.system(direction.opponent),) if compared else ())),
         groups=(Group(name="", rows=tuple(rows)),),
         axis=charts.axis_strip(axis),
     )
@@ -109,12 +114,14 @@ def slices(direction: Direction, metric: str) -> Forest:
     line = overall.mean if overall is not None and overall.known else None
     parted = groupby(sorted(told, key=lambda one: one.kind), key=lambda one: one.kind)
     label = wording.metric(metric).label
-    apart = " Champion and difference are on the targets both were asked." if direction.apart else ""
+    apart = (
+        " What it is compared with, and the difference, are on the targets both were asked." if direction.apart else ""
+    )
     return Forest(
         caption=f"{label} by slice",
         meaning=f"The dashed line is this release over all targets.{apart}",
         first="Slice",
-        heads=("This release", *(("Champion", "Difference") if compared else ()), "Targets"),
+        heads=("This release", *((wording.system(direction.opponent), "Difference") if compared else ()), "Targets"),
         groups=tuple(
             Group(
                 name=wording.slice_kind(kind),
@@ -169,7 +176,7 @@ def exposure(fairness: Fairness) -> Forest:
     )
 
 
-def logged(log: LogFigures) -> Forest:
+def logged(log: LogFigures, opponent: str) -> Forest:
     """Applications a logged visit by each estimator."""
     axis = charts.axis_over([0.0, *_ends(row.value for row in log.rows)])
     compared = any(row.less_champion is not None for row in log.rows)
@@ -177,7 +184,11 @@ def logged(log: LogFigures) -> Forest:
         caption="Applications a logged visit, had this release answered it",
         meaning="Right where a slot's outcome depends on the job and on how far down it stands (position-based model).",
         first="Estimator",
-        heads=("Applications", *(("Less champion",) if compared else ()), "Effective visits"),
+        heads=(
+            "Applications",
+            *((f"Less {wording.system(opponent).lower()}",) if compared else ()),
+            "Effective visits",
+        ),
         groups=(Group(name="", rows=tuple(_log_row(row, axis, compared=compared) for row in log.rows)),),
         axis=charts.axis_strip(axis),
     )

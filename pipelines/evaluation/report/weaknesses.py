@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION, REFRESHED
 from rolecall.pipelines.evaluation.report import wording
 from rolecall.pipelines.evaluation.report.figures import (
     Comparison,
@@ -148,7 +149,9 @@ def _of_slices(direction: Direction, metric: str) -> Iterator[Weakness]:
         gap = one.difference
         if gap is not None and gap.high < 0 and gap.count >= FEW_IN_SLICE:
             figures = f"{_label(metric)} {wording.signed(gap.mean)} {_range(gap, signed=True)}"
-            yield Weakness(severity="worse", text=f"Surely worse than the champion for {_slice(one)}: {figures}.")
+            yield Weakness(
+                severity="worse", text=f"Surely worse than {_named(direction.opponent)} for {_slice(one)}: {figures}."
+            )
     if overall is None or not overall.known:
         return
     low = [
@@ -196,7 +199,7 @@ def _of_probability(probability: Probability) -> Iterator[Weakness]:
 
 def _of_catalogue(direction: Direction) -> Iterator[Weakness]:
     ours = direction.catalogue.get("funnel", {})
-    champion = direction.catalogue.get("champion", {})
+    champion = direction.catalogue.get(direction.opponent, {})
     coverage = ours.get("coverage@10")
     if coverage is not None and coverage < 1:
         text = f"{wording.percent(1 - coverage)} of the live jobs are in nobody\u2019s first ten"
@@ -208,7 +211,9 @@ def _of_catalogue(direction: Direction) -> Iterator[Weakness]:
         and (theirs - value) * (words := wording.metric(name)).better > 1e-12
     ]
     if ahead:
-        yield Weakness(severity="weak", text=f"The champion is better in {', '.join(ahead)}.")
+        yield Weakness(
+            severity="weak", text=f"{_named(direction.opponent).capitalize()} is better in {', '.join(ahead)}."
+        )
 
 
 def _of_fairness(fairness: Fairness) -> Iterator[Weakness]:
@@ -237,7 +242,7 @@ def _of_latency(latency: Latency) -> Iterator[Weakness]:
 
 
 def _named(system: str) -> str:
-    return "the champion" if system == "champion" else f"\u201c{wording.system(system)}\u201d"
+    return f"the {system}" if system in (CHAMPION, REFRESHED) else f"\u201c{wording.system(system)}\u201d"
 
 
 def _slice(one: Slice) -> str:

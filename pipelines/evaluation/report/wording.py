@@ -68,6 +68,7 @@ _METRICS = {
 _SYSTEMS = {
     "funnel": "This release",
     "champion": "Champion",
+    "refreshed champion": "Refreshed champion",
     "rival": "This release, asked what the champion was",
     "tfidf": "TF-IDF",
     "dense": "Embedding",

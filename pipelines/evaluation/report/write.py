@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from rolecall.pipelines.evaluation.gate.evidence import CHAMPION
 from rolecall.pipelines.evaluation.gate.power import Power
 from rolecall.pipelines.evaluation.judge import MAIN_METRIC
 from rolecall.pipelines.evaluation.report import gather
@@ -37,6 +38,7 @@ def gather_report(
     log: LogValueLike | None = None,
     power: Power | None = None,
     champion_id: str = "",
+    opponent: str = CHAMPION,
 ) -> Report:
     """What stands in the page.
 
@@ -44,28 +46,28 @@ def gather_report(
     `rival`: the release on the champion's targets, where these are others than `evaluation`'s.
     `people`: the release and the champion (None where it recommends nobody) asked for people.
     `log`, `power`: what logged visits say of it, and what so many targets can tell.
-    `champion_id`: the release it was compared with.
+    `champion_id`: the release it was compared with; `opponent`: what that is, CHAMPION or REFRESHED.
     Raises InputError where release and champion were not asked the same.
     """
     return Report(
         manifest=manifest,
-        ruling=_ruling(verdict, champion_id),
+        ruling=_ruling(verdict, champion_id, opponent),
         main_metric=MAIN_METRIC,
-        jobs=gather.direction(evaluation, champion, rival),
-        people=gather.direction(*people) if people and people[0].targets else None,
+        jobs=gather.direction(evaluation, champion, rival, opponent=opponent),
+        people=gather.direction(*people, opponent=opponent) if people and people[0].targets else None,
         probability=gather.probability(evaluation.impressions),
         fairness=gather.fairness(fairness),
         latency=gather.latency(evaluation, champion),
         log=gather.log(log),
         power=power,
-        samples=choose_samples(rival or evaluation, champion, titles),
+        samples=choose_samples(rival or evaluation, champion, titles, opponent=opponent),
     )
 
 
-def _ruling(verdict: VerdictLike, champion: str) -> Ruling:
+def _ruling(verdict: VerdictLike, champion: str, opponent: str) -> Ruling:
     checks = tuple(
         Check(name=check.name, ok=check.ok, detail=check.detail, evidence=dict(check.evidence))
         for check in verdict.checks
     )
     lines = rule_lines(verdict.rules.model_dump(mode="json"))
-    return Ruling(outcome=verdict.outcome, checks=checks, rules=lines, champion=champion)
+    return Ruling(outcome=verdict.outcome, checks=checks, rules=lines, champion=champion, opponent=opponent)

@@ -17,7 +17,7 @@ import pytest
 from rolecall.pipelines.evaluation.calibration import Calibration
 from rolecall.pipelines.evaluation.gate import Verdict, judge, judge_refresh, judge_release
 from rolecall.pipelines.evaluation.gate.champion import Sensitivity
-from rolecall.pipelines.evaluation.gate.evidence import Evidence, compared
+from rolecall.pipelines.evaluation.gate.evidence import REFRESHED, Evidence, compared
 from rolecall.pipelines.evaluation.gate.power import power_rows, power_words
 from rolecall.pipelines.evaluation.impressions import ImpressionQuality, impression_quality
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
@@ -356,3 +356,32 @@ def test_the_champions_rankers_over_a_new_catalogue_may_not_surely_lose_to_thems
     assert rubbish.outcome == "refused"
     assert "surely losing more than 3%" in rubbish.reasons[0]
     assert judge_refresh(evaluation(), evaluation(), schema_errors=["column x"], **asked).outcome == "refused"
+
+
+@pytest.mark.parametrize("count", [0, COUNT])
+def test_a_catalogue_that_lost_most_of_its_jobs_is_refused_even_where_nobody_asked_anything(count: int) -> None:
+    """A bad ingest on a quiet day: there is no target that could tell."""
+    asked: dict[str, Any] = {"rules": RULES, "size_bytes": 1 << 20, "champion_live_jobs": 1000}
+    some = evaluation(QUALITY[:count])
+    assert judge_refresh(some, some, live_jobs=500, **asked).passed
+    lost = judge_refresh(some, some, live_jobs=499, **asked)
+    assert [reason.split(":")[0] for reason in lost.reasons] == ["catalogue"]
+    assert "499 live jobs where the champion had 1,000" in lost.reasons[0]
+    better = judged(evaluation(changed(0.1)), evaluation(), live_jobs=499, champion_live_jobs=1000)
+    assert [reason.split(":")[0] for reason in better.reasons] == ["catalogue"]
+    allowed = RULES.changed(catalogue={"min_live": 0.4})
+    assert judge_refresh(some, some, live_jobs=499, **(asked | {"rules": allowed})).passed
+
+
+def test_the_verdict_names_what_it_compared_with_and_its_evidence_gives_it_again(tmp_path: Path) -> None:
+    people = (evaluation(QUALITY[:200]), evaluation(QUALITY[:200]))
+    kinds = {
+        "refreshed champion": judged(evaluation(changed(0.1)), evaluation(), people=people, opponent=REFRESHED),
+        "champion": judge_refresh(evaluation(), evaluation(), rules=RULES, size_bytes=1, people=people, live_jobs=9),
+    }
+    for opponent, verdict in kinds.items():
+        names = {check.name for check in verdict.checks}
+        assert {f"against {opponent}", f"people against {opponent}"} <= names
+        verdict.write(tmp_path)
+        again = judge(Evidence.load(tmp_path / "evidence.npz"), RULES)
+        assert again.to_dict() == verdict.to_dict()
