@@ -15,9 +15,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-CLOSE = 1e-4
-"""Probabilities are kept this far from 0 and 1 where a logarithm is taken: isotonic regression says 0 of whatever stood
-below the first that came true, and a single such outcome must not outweigh all others."""
+CLOSE = 1e-7
+"""Probabilities are kept this far from 0 and 1 where a logarithm is taken: as near as float32 tells apart from 1. A
+calibrator that says 0 or 1 of what can happen pays for it."""
 
 _STEPS = 100
 _NORMAL_95 = 1.959963984540054

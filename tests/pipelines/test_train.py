@@ -80,6 +80,30 @@ def test_calibrated_scores_add_up_to_the_applications_and_keep_the_order(
     assert (np.diff(chances[np.argsort(scores)]) >= -1e-7).all()
 
 
+def test_what_never_happened_yet_is_not_called_impossible(examples: TrainingSet, rankers: TrainedRankers) -> None:
+    """The rows of the lowest scores have no application among them, those of the highest nothing else."""
+    held = examples.calibration()
+    scores = Ranker(rankers.fine, rankers.fine_columns).score(held.features)
+    low, high = np.quantile(scores, [0.3, 0.9])
+    labels = np.where(scores > high, APPLY_LABEL, np.where(scores < low, 0, held.labels)).astype(np.int8)
+    wide = replace(held, labels=labels, shown=np.ones_like(held.shown))
+    repeats = [wide] * MIN_ISOTONIC_POSITIVES
+    many = replace(
+        wide,
+        features=np.concatenate([part.features for part in repeats]),
+        **{
+            name: np.concatenate([getattr(part, name) for part in repeats])
+            for name in ("labels", "shown", "groups", "times", "held_out")
+        },
+    )
+    calibrator = fit_calibrator(rankers.fine, many)
+    assert calibrator is not None
+    assert calibrator.kind == "isotonic"
+    chances = calibrator.probability(scores)
+    assert 0 < chances.min() < 1 / len(many.labels) ** 0.5
+    assert 1 - 1 / len(many.labels) ** 0.5 < chances.max() < 1
+
+
 def test_without_applications_there_is_no_calibrator(examples: TrainingSet, rankers: TrainedRankers) -> None:
     held = examples.calibration()
     assert fit_calibrator(rankers.fine, replace(held, labels=np.minimum(held.labels, 2).astype(np.int8))) is None
