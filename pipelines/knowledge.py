@@ -108,6 +108,11 @@ def read_as_of(tables: TableStore, schema: TableSchema, versions: Versions, as_o
     return _rows(tables, schema, versions).filter(recorded(as_of, schema)).collect()
 
 
+def read_ids(tables: TableStore, schema: TableSchema, versions: Versions) -> list[str]:
+    """The first key column of every row of the pinned version."""
+    return _rows(tables, schema, versions).select(schema.key[0]).collect().to_series().to_list()
+
+
 def profiles_as_of(tables: TableStore, versions: Versions, as_of: datetime) -> pl.DataFrame:
     """One row a candidate and `updated_at`, known at `as_of`, from the pinned versions of both tables.
 

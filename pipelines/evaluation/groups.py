@@ -7,7 +7,7 @@ can never be a feature. Whoever is not in it belongs to no group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,17 @@ class Groups:
         named = {"candidate_id": settings.candidate_groups, "job_id": settings.job_groups}
         read = {key: read_groups(Path(file), key) if file else {} for key, file in named.items()}
         return cls(candidates=read["candidate_id"], jobs=read["job_id"])
+
+    def require_known(self, candidates: Collection[str], jobs: Collection[str]) -> None:
+        """Raise InputError where a file is given and names none of those ids: nothing would be compared, unnoticed."""
+        for key, given, known in (("candidate_id", self.candidates, candidates), ("job_id", self.jobs, jobs)):
+            if given and known and given.keys().isdisjoint(known):
+                raise InputError(
+                    f"the groups file names {len(given):,} ids, such as {next(iter(given))!r}, and none of them is the "
+                    f"{key} of any of {len(known):,} in the table, such as {min(known)!r}",
+                    f"ids as they are in the table, in the column {key}",
+                    "write the file with the table's ids, or correct fairness.candidate_groups or fairness.job_groups",
+                )
 
 
 def read_groups(file: Path, key: str) -> dict[str, str]:

@@ -35,10 +35,12 @@ from rolecall.pipelines.evaluation.metrics import ndcg_at, ranks_of
 from rolecall.pipelines.evaluation.sessions import Session, block_starts, collect_sessions
 from rolecall.pipelines.evaluation.statistics import bootstrap
 from rolecall.pipelines.ingest import ingest
+from rolecall.pipelines.leaks.findings import leaks_of
 from rolecall.pipelines.materialize import feature_store, materialize
 from rolecall.pipelines.people_steps import PeopleSteps
 from rolecall.pipelines.steps import Run
 from rolecall.pipelines.training_set import read_contexts
+from rolecall.platform.errors import GateRefusedError
 from rolecall.platform.settings import Settings, load_settings
 from rolecall.platform.tables import TableStore
 from rolecall.serving.funnel import Funnel
@@ -88,6 +90,8 @@ def build(settings: Settings, as_of: datetime) -> Path:
     started = time.monotonic()
     try:
         records = Run(settings.runs_dir, "bench", as_of, {}).execute(assembly_plan(work))
+        if leaks := leaks_of(*(record.values for record in records.values())):
+            raise GateRefusedError("; ".join(leaks), "a training set without leaks", "figures of it are worth nothing")
     finally:
         work.close()
     print(f"  release as of {as_of:%Y-%m-%d %H:%M} built in {time.monotonic() - started:.0f} s", flush=True)

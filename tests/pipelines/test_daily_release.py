@@ -9,13 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from rolecall.features.schema import CANDIDATES
 from rolecall.pipelines.daily import daily_plan, daily_run, run_daily
 from rolecall.pipelines.daily_release import ReleaseSteps
 from rolecall.pipelines.steps import StepContext, StepRecord, StepResult
 from rolecall.pipelines.tracking import MlflowRecord
-from rolecall.platform.errors import ConflictError
+from rolecall.platform.errors import ConflictError, InputError
 from rolecall.platform.ledger import claimed
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import ReleaseBuilder
@@ -175,6 +177,23 @@ def test_a_second_process_leaves_the_record_of_the_first_alone(settings: Setting
     with claimed(registry.promotions.engine, run.id), pytest.raises(ConflictError, match="another process"):
         run_daily(settings, DAY)
     assert registry.client.get_run(first.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize(("rows", "wrong"), [(None, "does not exist"), ("candidate_id,group\n17,a\n", "none of them")])
+def test_a_wrong_file_of_groups_ends_the_run_in_its_first_step(
+    settings: Settings, registry: Registry, tmp_path: Path, rows: str | None, wrong: str
+) -> None:
+    file = tmp_path / "groups.csv"
+    if rows:
+        file.write_text(rows)
+    fairness = settings.fairness.model_copy(update={"candidate_groups": str(file)})
+    asked = settings.model_copy(update={"fairness": fairness, "home": tmp_path})
+    work = ReleaseSteps(settings=asked, registry=registry, mlflow_run="")
+    one = {"candidate_id": "c-17", "updated_at": DAY, "desired_titles": ["Nurse"]}
+    work.tables.upsert(CANDIDATES, pa.Table.from_pylist([one], schema=CANDIDATES.columns))
+    step = StepContext(name="ingest", run="r", as_of=DAY, folder=tmp_path, inputs={}, report=lambda _message: None)
+    with pytest.raises(InputError, match=wrong):
+        work.ingest(step)
 
 
 def test_another_gate_judges_the_same_day_anew(settings: Settings) -> None:

@@ -55,21 +55,22 @@ def test_no_request_with_a_response_is_refused(world: World, examples: TrainingS
         train_rankers(silent, coarse_columns=COARSE_COLUMNS, settings=world.settings.ranking, storage=tmp_path)
 
 
+def repeated(examples: TrainingSet, times: int) -> TrainingSet:
+    """The same requests so many times over."""
+    many = {
+        name: np.concatenate([getattr(examples, name)] * times)
+        for name in ("features", "labels", "shown", "groups", "times", "held_out")
+    }
+    return replace(examples, **many)
+
+
 @pytest.mark.parametrize("repeats", [1, MIN_ISOTONIC_POSITIVES])
 def test_calibrated_scores_add_up_to_the_applications_and_keep_the_order(
     examples: TrainingSet, rankers: TrainedRankers, repeats: int
 ) -> None:
     """Repeating the fold crosses from Platt's sigmoid to isotonic regression."""
     held = examples.calibration()
-    parts = [held] * repeats
-    many = replace(
-        held,
-        features=np.concatenate([part.features for part in parts]),
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("labels", "shown", "groups", "times", "held_out")
-        },
-    )
+    many = repeated(held, repeats)
     calibrator = fit_calibrator(rankers.fine, many)
     assert calibrator is not None
     assert calibrator.kind == ("platt" if repeats == 1 else "isotonic")
@@ -87,15 +88,7 @@ def test_what_never_happened_yet_is_not_called_impossible(examples: TrainingSet,
     low, high = np.quantile(scores, [0.3, 0.9])
     labels = np.where(scores > high, APPLY_LABEL, np.where(scores < low, 0, held.labels)).astype(np.int8)
     wide = replace(held, labels=labels, shown=np.ones_like(held.shown))
-    repeats = [wide] * MIN_ISOTONIC_POSITIVES
-    many = replace(
-        wide,
-        features=np.concatenate([part.features for part in repeats]),
-        **{
-            name: np.concatenate([getattr(part, name) for part in repeats])
-            for name in ("labels", "shown", "groups", "times", "held_out")
-        },
-    )
+    many = repeated(wide, MIN_ISOTONIC_POSITIVES)
     calibrator = fit_calibrator(rankers.fine, many)
     assert calibrator is not None
     assert calibrator.kind == "isotonic"

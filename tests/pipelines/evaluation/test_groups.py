@@ -60,5 +60,15 @@ def test_a_file_that_is_not_there_or_of_another_kind_is_refused(tmp_path: Path) 
             read_groups(tmp_path / name, "candidate_id")
 
 
+def test_a_file_that_names_nobody_known_is_refused_with_both_kinds_of_id() -> None:
+    groups = Groups(candidates={"17": "a", "18": "b"})
+    groups.require_known(["17", "99"], [])
+    groups.require_known([], ["j"])
+    with pytest.raises(InputError, match=r"such as '17'.*such as 'c-17'"):
+        groups.require_known(["c-17", "c-18"], ["17"])
+    with pytest.raises(InputError, match="job_id"):
+        Groups(jobs={"17": "a"}).require_known(["17"], ["j-17"])
+
+
 def test_no_table_has_a_column_of_groups() -> None:
     assert not [schema.name for schema in TABLES.values() if GROUP in schema.columns.names]
