@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -52,7 +51,7 @@ class _Champion:
     served: Answers | None
     unread: tuple[str, ...]
     refreshed: Answers | None
-    live: Mapping[str, int | None]
+    live: tuple[int | None, int | None]
 
 
 class EvaluateSteps(RefreshSteps):
@@ -115,7 +114,8 @@ class EvaluateSteps(RefreshSteps):
                 rival=ours.rivals,
                 opponent=REFRESHED if refreshed else CHAMPION,
                 leak_findings=leaks_of(step.inputs["training-set"].values, step.inputs["people-rankers"].values),
-                **champion.live,
+                live_jobs=champion.live[0],
+                champion_live_jobs=champion.live[1],
             )
         return JudgedRelease(
             folder=folder,
@@ -144,7 +144,8 @@ class EvaluateSteps(RefreshSteps):
             size_bytes=_size(folder),
             people=_both(refreshed, served),
             schema_errors=_lost_people(refreshed, served),
-            **champion.live,
+            live_jobs=champion.live[0],
+            champion_live_jobs=champion.live[1],
         )
         return JudgedRelease(
             folder=folder,
@@ -222,13 +223,13 @@ class EvaluateSteps(RefreshSteps):
         with contextlib.closing(load_release(folder, self.settings, self.settings.scratch_dir)) as release:
             return judges.answers(step, release)
 
-    def _live_jobs(self, step: StepContext, champion: str | None) -> dict[str, int | None]:
+    def _live_jobs(self, step: StepContext, champion: str | None) -> tuple[int | None, int | None]:
         """Live jobs of today's catalogue, and of the champion's at its own instant."""
         today = live_jobs(step.file("assemble", assemble.RELEASE_FOLDER), step.as_of)
         if champion is None:
-            return {"live_jobs": today}
-        before = live_jobs(self.registry.releases.fetch(champion), self.registry.releases.manifest(champion).as_of)
-        return {"live_jobs": today, "champion_live_jobs": before}
+            return today, None
+        served = self.registry.releases
+        return today, live_jobs(served.fetch(champion), served.manifest(champion).as_of)
 
     def _of_champion(self, step: StepContext, champion: str | None) -> dict[str, Any]:
         """What the gate asks of the champion beside its answers."""
