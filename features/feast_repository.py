@@ -1,7 +1,7 @@
 """Feast with everything pinned by explicit paths: what the offline and the online half both stand on.
 
-A registry in memory is built from code at every start, so no pickled blob is ever read and a backfill cannot move
-another run's sources. The durable registry is for Feast's own tools and for the days that were materialised.
+A registry in memory is built from code at every start, so a backfill cannot move another run's sources. The durable
+registry is written for Feast's own tools and never read: its rows hold pickled code.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from sqlalchemy import create_engine, delete, insert, select
+
+from rolecall.features.views import VIEWS
 from rolecall.platform.errors import SettingsError
 from rolecall.platform.settings import FeatureSettings
 
 PROJECT = "rolecall"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FeastRepository:
@@ -33,6 +38,7 @@ class FeastRepository:
         self.home = home.absolute()
         self.settings = settings
         self.lock = threading.Lock()
+        self._views: dict[str, Any] = {}
         self._sources = (sources or self.home / "sources").absolute()
 
     @cached_property
@@ -44,14 +50,42 @@ class FeastRepository:
     @cached_property
     def memory(self) -> Any:
         """Feast over a registry of this process alone."""
-        return self._open({"registry_type": "sql", "path": "sqlite://", "cache_ttl_seconds": 0})
+        return self._open()
 
-    def durable(self) -> Any:
-        """Feast over the registry that outlives the process, holding the definitions of this code."""
-        url = self.settings.registry_url or f"sqlite:///{self.home / 'registry.db'}"
-        return self._open({"registry_type": "sql", "path": url, "cache_ttl_seconds": 0})
+    def online(self, view: str) -> tuple[Any, Any]:
+        """Feast's online store, and the view as it knows it."""
+        if view not in self._views:
+            self._views[view] = self.memory.get_feature_view(view)
+        return self.memory._get_provider().online_store, self._views[view]
 
-    def _open(self, registry: Mapping[str, object]) -> Any:
+    def source_path(self, view: str) -> Path:
+        """Where the source rows of a view lie."""
+        from rolecall.features.feast.definitions import source_path
+
+        return source_path(self._sources, view)
+
+    def publish(self, as_of: datetime) -> None:
+        """Write the definitions, and that all views are online up to `as_of`, to the registry that outlives the
+        process, for Feast's own tools.
+
+        Its rows are replaced as bytes: what somebody else put there is neither read nor run.
+        """
+        from feast.infra.registry.sql import metadata
+
+        for shape in VIEWS:
+            start = as_of - shape.ttl if shape.ttl else _EPOCH
+            self.memory.registry.apply_materialization(self.online(shape.name)[1], PROJECT, start, as_of)
+        engine = create_engine(self.settings.registry_url or f"sqlite:///{self.home / 'registry.db'}")
+        metadata.create_all(engine)
+        with self.memory.registry.write_engine.connect() as ours, engine.begin() as theirs:
+            for table in metadata.sorted_tables:
+                theirs.execute(delete(table).where(table.c.project_id == PROJECT))
+                rows = [dict(row._mapping) for row in ours.execute(select(table).where(table.c.project_id == PROJECT))]
+                if rows:
+                    theirs.execute(insert(table), rows)
+        engine.dispose()
+
+    def _open(self) -> Any:
         from feast import FeatureStore as Feast
         from feast import RepoConfig
 
@@ -59,10 +93,9 @@ class FeastRepository:
         config = RepoConfig(
             project=PROJECT,
             provider="local",
-            registry=dict(registry),
+            registry={"registry_type": "sql", "path": "sqlite://", "cache_ttl_seconds": 0},
             offline_store={"type": "duckdb"},
             online_store=self._online_config(),
-            materialization={"pull_latest_features": True},
             entity_key_serialization_version=3,
             repo_path=self.home,
         )
@@ -76,9 +109,10 @@ class FeastRepository:
         """The file of the SQLite online store."""
         return self.home / "online.db"
 
-    def _online_config(self) -> dict[str, str]:
+    def _online_config(self) -> dict[str, object]:
         if self.settings.online_store == "redis":
-            return {"type": "redis", "connection_string": redis_address(self.settings.redis_url)}
+            address = redis_address(self.settings.redis_url)
+            return {"type": "redis", "connection_string": address, "skip_dedup": True}  # the journal decides
         return {"type": "sqlite", "path": str(self.online_file)}
 
 

@@ -74,18 +74,7 @@ def _tables(database: Any) -> list[str]:
     ]
 
 
-def _redis(connection: str) -> Any:
-    """A client for Feast's connection string (`host:port,db=0,ssl=true,...`)."""
+def _redis(url: str) -> Any:
     import redis
 
-    address, *options = connection.split(",")
-    host, _, port = address.partition(":")
-    given = dict(option.split("=", 1) for option in options)
-    return redis.Redis(
-        host=host,
-        port=int(port or 6379),
-        db=int(given.get("db", 0)),
-        username=given.get("username"),
-        password=given.get("password"),
-        ssl=given.get("ssl", "").lower() == "true",
-    )
+    return redis.Redis.from_url(url)

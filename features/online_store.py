@@ -1,11 +1,16 @@
-"""The newest feature rows: written by the daily run, read while serving (SQLite or Redis), staleness enforced here."""
+"""The newest feature rows: written by the daily run, read while serving (SQLite or Redis), staleness enforced here.
+
+A run tells the store what it does not know yet: rows that are new, and rows that arrived late or changed under the
+instant they had. Feast's own materialisation reads the window by event time and writes all of it, and its Redis store
+passes over a row whose instant is not newer, so writing is decided here (`online_journal`) and done by Feast's store.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +18,35 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from rolecall.features.feast_repository import FeastRepository, own_duckdb, quiet
+from rolecall.features.feast_repository import PROJECT, FeastRepository, quiet
+from rolecall.features.online_journal import Journal, open_journal
+from rolecall.features.online_rows import (
+    Stamp,
+    entity_keys,
+    entity_of,
+    from_feast,
+    given_rows,
+    join_key,
+    newest_rows,
+    stamps,
+    to_feast,
+)
 from rolecall.features.views import CONSENT_VIEW, VIEWS, ViewShape, service_views
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import FeatureSettings
 
 Row = Mapping[str, object]
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CHUNK = 5_000
+_READ = 5_000
+_WRITE = 2_000
 _NO_KEY = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materialized:
+    """What a run told the online store. `newest`: keys a view that have a row; `written`: those it did not know."""
+
+    newest: Mapping[str, int]
+    written: Mapping[str, int]
 
 
 class OnlineStore:
@@ -30,34 +55,66 @@ class OnlineStore:
     def __init__(self, home: Path, settings: FeatureSettings, *, sources: Path | None = None) -> None:
         self._feast = FeastRepository(home, settings, sources)
 
-    def materialize(self, as_of: datetime) -> bool:
-        """Write every view's newest rows up to `as_of` into the online store.
+    @cached_property
+    def _journal(self) -> Journal:
+        return open_journal(self._feast.online_file, self._feast.settings, PROJECT)
 
-        The whole window is read again each time, so rows that arrived late are not missed. Returns False, and
-        writes nothing, where the online store already holds a later day: a backfill must not serve the past.
+    def materialize(self, as_of: datetime, *, consents: pl.DataFrame | None = None) -> Materialized | None:
+        """Tell the online store every view's newest rows up to `as_of`, as far as it does not know them.
+
+        Every row of the sources is looked at, so one that arrived late is not missed; a row older than the stored one
+        is not written. `consents`: rows of `candidate_consent` that hold in place of the sources'. None, and nothing
+        is written, where the store already holds a later day: a backfill must not serve the past.
         """
-        with self._feast.lock, quiet(), own_duckdb():
-            durable = self._feast.durable()
-            newest = self._materialized_through(durable)
-            if newest is not None and newest > as_of:
-                return False
-            self._wal()
-            for view in VIEWS:
-                start = as_of - view.ttl if view.ttl else EPOCH
-                durable.materialize(start, as_of, feature_views=[view.name])
-        return True
+        through = self._journal.through()
+        if through is not None and through > as_of:
+            return None
+        newest = {view: newest_rows(self._feast.source_path(view.name), view, as_of) for view in VIEWS}
+        if consents is not None:
+            newest[CONSENT_VIEW] = _instead(newest[CONSENT_VIEW], given_rows(consents, CONSENT_VIEW))
+        written = {view.name: self._tell(view, rows) for view, rows in newest.items()}
+        self._journal.advance(as_of)
+        return Materialized(newest={view.name: rows.height for view, rows in newest.items()}, written=written)
+
+    def publish(self, as_of: datetime) -> None:
+        """Tell Feast's own tools, through the registry that outlives the process, what is online up to `as_of`."""
+        with self._feast.lock, quiet():
+            self._feast.publish(as_of)
+
+    def materialized_through(self) -> datetime | None:
+        """The day whose rows are online; None before the first run."""
+        return self._journal.through()
 
     def write_consents(self, consents: pl.DataFrame) -> bool:
         """Put rows of `candidate_consent` online at once, whatever their instants: the newest word of each candidate.
 
         Returns False, and writes nothing, where nothing was materialised yet: then no release shows anybody.
         """
-        with self._feast.lock, quiet(), own_duckdb():
-            durable = self._feast.durable()
-            if self._materialized_through(durable) is None:
-                return False
-            durable.write_to_online_store(CONSENT_VIEW.name, consents.to_pandas())
+        if self._journal.through() is None:
+            return False
+        self._tell(CONSENT_VIEW, given_rows(consents, CONSENT_VIEW))
         return True
+
+    def _tell(self, view: ViewShape, rows: pl.DataFrame) -> int:
+        """Write the rows that the store does not know. Returns how many.
+
+        Of consents the last word counts, not the latest instant: a profile may be corrected under an earlier time.
+        """
+        keys, given = entity_keys(view, rows[join_key(view)].to_list()), stamps(rows, view)
+        any_order = view is CONSENT_VIEW
+        with self._journal.locked(view.name):
+            known = self._journal.stamps(view.name, keys)
+            wanted = [place for place, now in enumerate(given) if _is_news(now, known[place], any_order=any_order)]
+            for start in range(0, len(wanted), _WRITE):
+                batch = wanted[start : start + _WRITE]
+                self._write(view, rows[batch])
+                self._journal.remember(view.name, {keys[place]: given[place] for place in batch})
+        return len(wanted)
+
+    def _write(self, view: ViewShape, rows: pl.DataFrame) -> None:
+        with self._feast.lock, quiet():
+            store, table = self._feast.online(view.name)
+            store.online_write_batch(self._feast.memory.config, table, list(to_feast(rows, view)), None)
 
     def online_candidates(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
         """Feature rows of the candidates, in order; a value past its view's ttl, or later than `at`, is None."""
@@ -65,7 +122,10 @@ class OnlineStore:
         return self._online_rows(views, candidate_ids, at)
 
     def online_consent(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
-        """What the candidates allow, in order: `consent`, `visibility`, `hidden_from`, each None where unknown."""
+        """What the candidates allow, in order: `consent`, `visibility`, `hidden_from`, each None where unknown.
+
+        A word is obeyed from the moment it is stored, be its instant ahead of `at`.
+        """
         return self._online_rows((CONSENT_VIEW,), candidate_ids, at)
 
     def _online_rows(self, views: Sequence[ViewShape], candidate_ids: Sequence[str], at: datetime) -> list[Row]:
@@ -92,37 +152,38 @@ class OnlineStore:
         self, views: Sequence[ViewShape], key: str, ids: Sequence[str], at: datetime
     ) -> dict[str, list[object]]:
         read: dict[str, list[object]] = {name: [] for view in views for name in view.columns}
-        refs = [f"{view.name}:{name}" for view in views for name in view.columns]
-        for start in range(0, len(ids), _CHUNK):
-            chunk = ids[start : start + _CHUNK]
-            with self._feast.lock:
-                reply = self._feast.memory.get_online_features(
-                    features=refs, entity_rows=[{key: name} for name in chunk]
-                )
-            table = reply.to_dict(include_event_timestamps=True)
+        for start in range(0, len(ids), _READ):
             for view in views:
-                for name in view.columns:
-                    fresh = [_is_fresh(stamp, view, at) for stamp in table[f"{name}__ts"]]
-                    read[name] += [v if ok else None for v, ok in zip(table[name], fresh, strict=True)]
+                for stamp, values in self._read(view, ids[start : start + _READ]):
+                    fresh = values if _is_fresh(stamp, view, at) else {}
+                    for name in view.columns:
+                        read[name].append(from_feast(fresh[name]) if name in fresh else None)
         return read
 
-    def _wal(self) -> None:
-        """Readers then go on while a run writes."""
-        if self._feast.settings.online_store == "sqlite":
-            with contextlib.closing(sqlite3.connect(self._feast.online_file)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-
-    def _materialized_through(self, durable: Any) -> datetime | None:
-        ends = [durable.get_feature_view(view.name).most_recent_end_time for view in VIEWS]
-        return max((end for end in ends if end is not None), default=None)
+    def _read(self, view: ViewShape, ids: Sequence[str]) -> Sequence[tuple[datetime | None, Mapping[str, Any]]]:
+        entities = [entity_of(view, name) for name in ids]
+        with self._feast.lock:
+            store, table = self._feast.online(view.name)
+            read = store.online_read(self._feast.memory.config, table, entities, list(view.columns))
+        return [(stamp, values or {}) for stamp, values in read]
 
 
-def _is_fresh(stamp: int | float | datetime | None, view: ViewShape, at: datetime) -> bool:
+def _instead(rows: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
+    return pl.concat([rows.join(said, on=join_key(CONSENT_VIEW), how="anti"), said], how="vertical_relaxed")
+
+
+def _is_news(given: Stamp, known: Stamp | None, *, any_order: bool) -> bool:
+    """Whether a row must be written over what is known. At one instant the later word wins: it counts late rows too."""
+    if known is None:
+        return True
+    return given != known and (any_order or given.event_us >= known.event_us)
+
+
+def _is_fresh(stamp: datetime | None, view: ViewShape, at: datetime) -> bool:
     """Feast applies no ttl online; the same rule as offline is applied here."""
     if not stamp:
         return False
-    known = stamp if isinstance(stamp, datetime) else datetime.fromtimestamp(stamp, UTC)
-    return known <= at and (not view.ttl or known >= at - view.ttl)
+    return (stamp <= at or view is CONSENT_VIEW) and (not view.ttl or stamp >= at - view.ttl)
 
 
 def _floats(values: Sequence[object]) -> npt.NDArray[np.float32]:

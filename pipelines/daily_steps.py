@@ -113,7 +113,8 @@ class DailySteps:
         )
         return StepResult(
             values={"online": done.online},
-            metrics={f"features.{view}": float(rows) for view, rows in done.rows.items()},
+            metrics={f"features.{view}": float(rows) for view, rows in done.rows.items()}
+            | {f"online.{view}": float(rows) for view, rows in done.told.items()},
         )
 
     def embed(self, step: StepContext) -> StepResult:

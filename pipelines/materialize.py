@@ -29,10 +29,11 @@ from rolecall.platform.tables import TableSchema, TableStore
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializeReport:
-    """Rows a view, and whether they went online (a backfill's do not)."""
+    """Rows a view, whether the newest went online (a backfill's do not), and how many the store did not know."""
 
     rows: Mapping[str, int]
     online: bool
+    told: Mapping[str, int]
 
 
 def feature_sources(
@@ -86,10 +87,13 @@ def materialize(
     later = consents_after(tables, versions, as_of).with_columns(pl.lit(as_of).cast(TIMESTAMP).alias("updated_at"))
     sources["candidate_consent"] = with_later(sources["candidate_consent"], candidate_consent(later))
     rows = write_sources(sources, folder)
-    online = feature_store(settings, folder).materialize(as_of)
-    if online:  # what was ingested since the tables were pinned was online already, and was overwritten just now
+    since = candidate_consent(consents_since(tables, versions))  # online already: the pinned rows do not undo it
+    store = feature_store(settings, folder)
+    online = store.materialize(as_of, consents=since)
+    if online is not None:
+        store.publish(as_of)
         publish_consents(settings, CANDIDATES, consents_since(tables, versions))
-    return MaterializeReport(rows=rows, online=online)
+    return MaterializeReport(rows=rows, online=online is not None, told={} if online is None else online.written)
 
 
 def publish_consents(settings: Settings, schema: TableSchema, rows: pl.DataFrame) -> None:
