@@ -31,6 +31,10 @@ class Instants:
     known: Bools
     unit: Unit
 
+    def taken(self, place: Ints) -> Instants:
+        """Only those at `place`."""
+        return Instants(values=self.values[place], known=self.known[place], unit=self.unit)
+
 
 def instants(series: pl.Series, of: str) -> Instants:
     """The instants of a column; one without a zone is UTC, a date is its midnight.

@@ -102,7 +102,7 @@ def _asked(views: Sequence[AsofView], timestamp: str) -> list[str]:
 
 
 def _seen(asked: pl.DataFrame, view: AsofView, timestamp: str, known_only: bool) -> list[pl.Series]:
-    rows = view.rows.select(view.wanted).collect()
+    rows = view.rows.select(view.wanted).collect().rechunk()
     try:
         ours, theirs = key_codes(rows, asked, view.keys)
         at = instants(asked[timestamp], f"entity column {timestamp}")
@@ -111,8 +111,8 @@ def _seen(asked: pl.DataFrame, view: AsofView, timestamp: str, known_only: bool)
     except TypeError as error:
         raise AsofInputError(f"view {view.name}: {error}") from error
     features = FeatureRows(codes=ours, at=stamps, created=created)
-    found = pl.Series(match(features, theirs, at, ttl=view.ttl, known_only=known_only))
-    place = found.set(found == NO_ROW, None)
+    found = match(features, theirs, at, ttl=view.ttl, known_only=known_only)
+    place = pl.Series(pa.array(found, mask=found == NO_ROW))
     return [rows[column].gather(place) if rows.height else _nulls(rows[column], place) for column in view.columns]
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 Codes = npt.NDArray[np.int64]
 NO_KEY = -1
 _ROOM = 2**31
+_WIDE = (pl.UInt64, pl.Int128)
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
@@ -54,6 +55,23 @@ def aligned(entity: pl.Series, feature: pl.Series, name: str) -> pl.Series:
 
 
 def _codes(feature: pl.Series, entity: pl.Series) -> tuple[Codes, int]:
+    if feature.dtype.is_integer() and feature.dtype not in _WIDE:
+        return _offsets(feature, entity)
+    return _encoded(feature, entity)
+
+
+def _offsets(feature: pl.Series, entity: pl.Series) -> tuple[Codes, int]:
+    """Whole numbers that lie close together need no dictionary: the least one is 0."""
+    least, most = feature.min(), feature.max()
+    rows = len(feature) + len(entity)
+    if not isinstance(least, int) or not isinstance(most, int) or most - least > 4 * rows:
+        return _encoded(feature, entity)
+    both = pl.concat([feature.cast(pl.Int64), entity.cast(pl.Int64)])
+    inside = both.is_between(least, most).fill_null(value=False).to_numpy()
+    return np.where(inside, both.fill_null(least).to_numpy() - least, NO_KEY), most - least + 1
+
+
+def _encoded(feature: pl.Series, entity: pl.Series) -> tuple[Codes, int]:
     if feature.dtype in _TEXTS:
         feature = feature.cast(pl.String)
     if feature.dtype.is_float():
