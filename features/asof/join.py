@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from rolecall.features.asof.instants import instants
-from rolecall.features.asof.keys import key_codes
+from rolecall.features.asof.keys import aligned, key_codes
 from rolecall.features.asof.match import NO_ROW, FeatureRows, match
 
 
@@ -70,25 +70,56 @@ def asof_join(
     """
     check(entities.schema, views, timestamp)
     asked = pl.DataFrame(entities.select(_asked(views, timestamp)))
+    if memory is not None and not _fits(asked, views, memory):
+        return _spilled(entities, asked, views, timestamp, known_only, memory, scratch)
     table = entities
     for view in views:
-        for name, column in zip(view.columns.values(), _seen(asked, view, timestamp, known_only), strict=True):
+        rows = view.rows.select(view.wanted).collect().rechunk()
+        columns = seen(asked, rows, view, timestamp=timestamp, known_only=known_only)
+        for name, column in zip(view.columns.values(), columns, strict=True):
             table = table.append_column(name, column.to_arrow(compat_level=pl.CompatLevel.oldest()))
     return table
 
 
+def seen(
+    asked: pl.DataFrame, rows: pl.DataFrame, view: AsofView, *, timestamp: str, known_only: bool
+) -> list[pl.Series]:
+    """The columns of `rows`, the view's feature rows in memory, that each entity row of `asked` sees."""
+    ours, theirs = key_codes(rows, asked, view.keys)
+    created = instants(rows[view.created], view.created) if view.created else None
+    features = FeatureRows(codes=ours, at=instants(rows[view.timestamp], view.timestamp), created=created)
+    at = instants(asked[timestamp], timestamp)
+    found = match(features, theirs, at, ttl=view.ttl, known_only=known_only)
+    place = pl.Series(pa.array(found, mask=found == NO_ROW))
+    return [rows[column].gather(place) if rows.height else _nulls(rows[column], place) for column in view.columns]
+
+
 def check(entities: pa.Schema, views: Sequence[AsofView], timestamp: str) -> None:
-    """Raises AsofInputError where columns are missing or an output column would be there twice."""
+    """Raises AsofInputError where columns are missing, cannot be compared, or would be there twice in the result."""
     names = list(entities.names)
     for view in views:
         _present("the entity rows", names, (*view.keys, timestamp))
         _present(f"view {view.name}", view.rows.collect_schema().names(), view.wanted)
+        try:
+            _comparable(pl.DataFrame(entities.empty_table()), view, timestamp)
+        except TypeError as error:
+            raise AsofInputError(f"view {view.name}: {error}") from error
         if view.ttl is not None and view.ttl < timedelta(0):
             raise AsofInputError(f"view {view.name}: ttl is {view.ttl}: None, zero (never expires) or a positive time")
     given = [*names, *(name for view in views for name in view.columns.values())]
     twice = sorted({name for name in given if given.count(name) > 1})
     if twice:
         raise AsofInputError(f"columns named twice in the result: {', '.join(twice)}; use full feature names")
+
+
+def _comparable(entities: pl.DataFrame, view: AsofView, timestamp: str) -> None:
+    rows = view.rows.collect_schema().to_frame()
+    for ours, theirs in view.keys.items():
+        aligned(entities[ours], rows[theirs], ours)
+    instants(entities[timestamp], f"entity column {timestamp}")
+    for column in (view.timestamp, view.created):
+        if column is not None:
+            instants(rows[column], column)
 
 
 def _present(where: str, have: Sequence[str], needed: Sequence[str]) -> None:
@@ -101,19 +132,33 @@ def _asked(views: Sequence[AsofView], timestamp: str) -> list[str]:
     return list(dict.fromkeys((*(name for view in views for name in view.keys), timestamp)))
 
 
-def _seen(asked: pl.DataFrame, view: AsofView, timestamp: str, known_only: bool) -> list[pl.Series]:
-    rows = view.rows.select(view.wanted).collect().rechunk()
-    try:
-        ours, theirs = key_codes(rows, asked, view.keys)
-        at = instants(asked[timestamp], f"entity column {timestamp}")
-        stamps = instants(rows[view.timestamp], view.timestamp)
-        created = instants(rows[view.created], view.created) if view.created else None
-    except TypeError as error:
-        raise AsofInputError(f"view {view.name}: {error}") from error
-    features = FeatureRows(codes=ours, at=stamps, created=created)
-    found = match(features, theirs, at, ttl=view.ttl, known_only=known_only)
-    place = pl.Series(pa.array(found, mask=found == NO_ROW))
-    return [rows[column].gather(place) if rows.height else _nulls(rows[column], place) for column in view.columns]
+def _fits(asked: pl.DataFrame, views: Sequence[AsofView], memory: int) -> bool:
+    from rolecall.features.asof.plan import working_bytes
+
+    if not asked.height:
+        return True
+    return asked.estimated_size() + sum(working_bytes(view.rows.select(view.wanted)) for view in views) <= memory
+
+
+def _spilled(
+    entities: pa.Table,
+    asked: pl.DataFrame,
+    views: Sequence[AsofView],
+    timestamp: str,
+    known_only: bool,
+    memory: int,
+    scratch: Path | None,
+) -> pa.Table:
+    from rolecall.features.asof.spill import spilled_join
+
+    batches = spilled_join(
+        asked.lazy(), views, timestamp=timestamp, known_only=known_only, memory=memory, scratch=scratch
+    )
+    found = pa.concat_tables([batch.to_arrow(compat_level=pl.CompatLevel.oldest()) for batch in batches])
+    table = entities
+    for name in found.column_names:
+        table = table.append_column(name, found[name])
+    return table
 
 
 def _nulls(column: pl.Series, place: pl.Series) -> pl.Series:

@@ -13,7 +13,7 @@ Codes = npt.NDArray[np.int64]
 NO_KEY = -1
 _ROOM = 2**31
 _WIDE = (pl.UInt64, pl.Int128)
-_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
 def key_codes(rows: pl.DataFrame, entities: pl.DataFrame, keys: Mapping[str, str]) -> tuple[Codes, Codes]:
@@ -38,7 +38,7 @@ def aligned(entity: pl.Series, feature: pl.Series, name: str) -> pl.Series:
     Raises TypeError where the types cannot be compared (text and numbers, say), naming the column `name`.
     """
     wanted, got = feature.dtype, entity.dtype
-    if wanted in _TEXTS and got in _TEXTS:
+    if wanted in TEXTS and got in TEXTS:
         return entity.cast(pl.String)
     if wanted.is_numeric() and got.is_numeric() and not wanted.is_decimal() and not got.is_decimal():
         cast = entity.cast(wanted, strict=False)
@@ -72,7 +72,7 @@ def _offsets(feature: pl.Series, entity: pl.Series) -> tuple[Codes, int]:
 
 
 def _encoded(feature: pl.Series, entity: pl.Series) -> tuple[Codes, int]:
-    if feature.dtype in _TEXTS:
+    if feature.dtype in TEXTS:
         feature = feature.cast(pl.String)
     if feature.dtype.is_float():
         feature, entity = feature.fill_nan(None) + 0.0, entity.fill_nan(None) + 0.0

@@ -125,6 +125,7 @@ def _views(draw: st.DrawFn, name: str, kinds: Mapping[str, str], clock: st.Searc
 _VALUE_TYPES = {
     "number": pa.int64(),
     "texts": pa.large_list(pa.large_string()),
+    "label": pa.dictionary(pa.uint32(), pa.large_string()),
     "price": pa.decimal128(12, 2),
     "pair": pa.struct([("a", pa.int64()), ("b", pa.large_string())]),
 }
@@ -134,7 +135,8 @@ def _values(draw: st.DrawFn, place: int) -> dict[str, Any]:
     if draw(st.integers(0, 9)) == 0:
         return dict.fromkeys(_VALUE_TYPES)
     text = str(place)
-    return {"number": place, "texts": [text, None], "price": Decimal(place).scaleb(-2), "pair": {"a": place, "b": text}}
+    pair = {"a": place, "b": text}
+    return {"number": place, "texts": [text, None], "label": text, "price": Decimal(place).scaleb(-2), "pair": pair}
 
 
 def _floor(instant: int | None, unit: str) -> int | None:

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rolecall.features.asof.join import AsofInputError, AsofView, asof_join
 from tests.features.asof.cases import AT, Case, cases, got
@@ -23,7 +24,7 @@ def joined(case: Case, **options: Any) -> pa.Table:
 
 
 @given(cases())
-@settings(DRAWN, max_examples=300)
+@settings(DRAWN, max_examples=150)
 def test_every_entity_row_sees_what_the_definition_says(case: Case) -> None:
     assert got(case, joined(case)) == case.expected()
 
@@ -33,6 +34,19 @@ def test_every_entity_row_sees_what_the_definition_says(case: Case) -> None:
 @settings(DRAWN, max_examples=2000)
 def test_every_entity_row_sees_what_the_definition_says_in_two_thousand_cases(case: Case) -> None:
     assert got(case, joined(case)) == case.expected()
+
+
+@given(cases(), st.integers(1, 4000))
+@settings(DRAWN, max_examples=50)
+def test_a_join_in_parts_is_the_same_however_little_memory_it_has(case: Case, memory: int) -> None:
+    assert got(case, joined(case, memory=memory)) == case.expected()
+
+
+@pytest.mark.slow
+@given(cases(), st.integers(1, 4000))
+@settings(DRAWN, max_examples=2000)
+def test_a_join_in_parts_is_the_same_in_two_thousand_cases(case: Case, memory: int) -> None:
+    assert got(case, joined(case, memory=memory)) == case.expected()
 
 
 def view(rows: pl.DataFrame, **changed: Any) -> AsofView:

@@ -1,0 +1,55 @@
+"""Frames in files of numbered batches: what one stage of a partitioned join writes and the next reads in part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from rolecall.features.asof.keys import TEXTS, aligned
+
+Parts = npt.NDArray[np.int64]
+_SEED = 20_240_229
+_OLDEST = pl.CompatLevel.oldest()
+
+
+def write_batches(path: Path, frame: pl.DataFrame, parts: Parts, count: int) -> list[int]:
+    """Write the rows whose part is p as batch p of `count`, keeping their order; the number of rows of each."""
+    order = np.argsort(parts, kind="stable")
+    sizes = np.bincount(parts, minlength=count)
+    table = (frame[order] if frame.height else frame.clear(1)).rechunk().to_arrow(compat_level=_OLDEST)
+    batch = table.combine_chunks().to_batches()[0]
+    ends = np.cumsum(sizes)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        for size, end in zip(sizes.tolist(), ends.tolist(), strict=True):
+            writer.write_batch(batch.slice(end - size, size))
+    return [int(size) for size in sizes]
+
+
+def read_batches(paths: Sequence[Path], part: int) -> pl.DataFrame:
+    """Batch `part` of every file, one below the other."""
+    batches = []
+    for path in paths:
+        with pa.OSFile(str(path), "rb") as source:
+            batches.append(pa.ipc.open_file(source).get_batch(part))
+    return pl.DataFrame(pa.Table.from_batches(batches))
+
+
+def key_parts(rows: pl.DataFrame, columns: Sequence[str], count: int) -> Parts:
+    """The part, below `count`, of each row's key: the same wherever and whenever the key is met."""
+    mixed = np.zeros(rows.height, dtype=np.uint64)
+    for column in columns:
+        part = rows[column].cast(pl.String) if rows[column].dtype in TEXTS else rows[column]
+        part = part + 0.0 if part.dtype.is_float() else part
+        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) ^ part.hash(_SEED).to_numpy()
+    return ((mixed >> np.uint64(17)) % np.uint64(count)).astype(np.int64)
+
+
+def with_aligned_keys(entities: pl.DataFrame, keys: Mapping[str, str], schema: pl.Schema) -> pl.DataFrame:
+    """Entity rows with their key columns in the types of the feature rows, whose schema is given."""
+    columns = [aligned(entities[ours], pl.Series(dtype=schema[theirs]), ours) for ours, theirs in keys.items()]
+    return entities.with_columns(columns)
