@@ -27,6 +27,8 @@ _HOLD_S = 120.0
 
 _LOOKUP = 20_000
 _THROUGH = "rolecall:online:through"
+_VERSION = "rolecall:online:version"
+_COUNT_UP = "INSERT INTO rolecall_online VALUES (?, 1) ON CONFLICT(name) DO UPDATE SET value = value + 1"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS rolecall_written (view TEXT NOT NULL, entity_key BLOB NOT NULL, stamp BLOB NOT NULL, "
     "PRIMARY KEY (view, entity_key)) WITHOUT ROWID",
@@ -43,6 +45,10 @@ class Journal(Protocol):
 
     def advance(self, as_of: datetime) -> None:
         """A day was written whole."""
+        ...
+
+    def version(self) -> int:
+        """Another number after every `advance`; 0 before the first."""
         ...
 
     def stamps(self, view: str, keys: Sequence[bytes]) -> Sequence[Stamp | None]:
@@ -72,15 +78,23 @@ class SqliteJournal:
         self._file = file
 
     def through(self) -> datetime | None:
-        if not self._file.exists():
-            return None
-        with self._open() as database:
-            row = database.execute("SELECT value FROM rolecall_online WHERE name = ?", (_THROUGH,)).fetchone()
-        return None if row is None else _instant(row[0])
+        stored = self._value(_THROUGH)
+        return None if stored is None else _instant(stored)
 
     def advance(self, as_of: datetime) -> None:
         with self._open() as database:
             database.execute("INSERT OR REPLACE INTO rolecall_online VALUES (?, ?)", (_THROUGH, _microseconds(as_of)))
+            database.execute(_COUNT_UP, (_VERSION,))
+
+    def version(self) -> int:
+        return self._value(_VERSION) or 0
+
+    def _value(self, name: str) -> int | None:
+        if not self._file.exists():
+            return None
+        with self._open() as database:
+            row = database.execute("SELECT value FROM rolecall_online WHERE name = ?", (name,)).fetchone()
+        return None if row is None else int(row[0])
 
     def stamps(self, view: str, keys: Sequence[bytes]) -> Sequence[Stamp | None]:
         with self._open() as database:
@@ -124,6 +138,10 @@ class RedisJournal:
 
     def advance(self, as_of: datetime) -> None:
         self._client.set(_THROUGH, _microseconds(as_of))
+        self._client.incr(_VERSION)
+
+    def version(self) -> int:
+        return int(self._client.get(_VERSION) or 0)
 
     def stamps(self, view: str, keys: Sequence[bytes]) -> Sequence[Stamp | None]:
         told: list[Stamp | None] = []

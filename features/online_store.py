@@ -31,6 +31,7 @@ from rolecall.features.online_rows import (
     stamps,
     to_feast,
 )
+from rolecall.features.stamped_columns import StampedColumns, stamped
 from rolecall.features.views import CONSENT_VIEW, VIEWS, ViewShape, service_views
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import FeatureSettings
@@ -136,17 +137,29 @@ class OnlineStore:
         self, job_ids: Sequence[str], employer_ids: Sequence[str | None], *, at: datetime
     ) -> dict[str, npt.NDArray[np.float32]]:
         """Numeric columns of jobs and their employers, each aligned with `job_ids`; NaN where missing or stale."""
+        columns = self.online_job_columns(job_ids, employer_ids)
+        return {name: column for view in columns for name, column in view.read(at).items()}
+
+    def online_job_columns(
+        self, job_ids: Sequence[str], employer_ids: Sequence[str | None]
+    ) -> tuple[StampedColumns, ...]:
+        """What `online_jobs` reads, before it is known for which instant: to be held and asked many times."""
         if len(job_ids) != len(employer_ids):
             raise InputError(f"{len(job_ids)} jobs, {len(employer_ids)} employers", "one employer (or None) a job")
-        jobs = self._online(tuple(v for v in VIEWS if v.entity == "job"), "job_id", list(job_ids), at)
         known = sorted({employer for employer in employer_ids if employer is not None})
-        rated = self._online(tuple(v for v in VIEWS if v.entity == "employer"), "employer_id", known, at)
         place = {employer: row for row, employer in enumerate(known)}
         rows = np.array([place.get(employer or _NO_KEY, len(known)) for employer in employer_ids], dtype=np.int64)
-        columns = {name: _floats(values) for name, values in jobs.items()}
-        for name, values in rated.items():
-            columns[name] = _floats([*values, None])[rows]
-        return columns
+        jobs = tuple(self._stamped(view, list(job_ids)) for view in VIEWS if view.entity == "job")
+        return (*jobs, *(self._stamped(view, known).take(rows) for view in VIEWS if view.entity == "employer"))
+
+    def online_version(self) -> int:
+        """Another number each time a run has told the store something."""
+        return self._journal.version()
+
+    def _stamped(self, view: ViewShape, ids: Sequence[str]) -> StampedColumns:
+        read = [row for start in range(0, len(ids), _READ) for row in self._read(view, ids[start : start + _READ])]
+        values = {name: [from_feast(row[name]) if name in row else None for _, row in read] for name in view.numbers}
+        return stamped(view, [stamp for stamp, _ in read], values)
 
     def _online(
         self, views: Sequence[ViewShape], key: str, ids: Sequence[str], at: datetime
@@ -184,7 +197,3 @@ def _is_fresh(stamp: datetime | None, view: ViewShape, at: datetime) -> bool:
     if not stamp:
         return False
     return (stamp <= at or view is CONSENT_VIEW) and (not view.ttl or stamp >= at - view.ttl)
-
-
-def _floats(values: Sequence[object]) -> npt.NDArray[np.float32]:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float32)

@@ -155,6 +155,9 @@ class ServeSettings(_Part):
     max_queued_requests: int = Field(default=256, ge=1)
     request_timeout_s: float = Field(default=10.0, gt=0)
     follow_interval_s: float = Field(default=2.0, gt=0)
+    features_refresh_s: float = Field(
+        default=30.0, gt=0, description="how long a run's job features may wait until every replica serves them"
+    )
     api_keys: tuple[str, ...] = ()
     max_limit: int = Field(default=100, ge=1, le=1000)
 

@@ -32,18 +32,19 @@ FunnelRequest = Asked[CandidateContext]
 
 
 class JobFeatureSource(Protocol):
-    """Reads feature-view columns of jobs: arrays aligned with `rows`, NaN where unknown."""
+    """Reads feature-view columns of jobs as known at an instant: arrays aligned with `rows`, NaN where unknown."""
 
-    def read(self, rows: Rows) -> JobFeatures: ...
+    def read(self, rows: Rows, *, at: datetime) -> JobFeatures: ...
 
 
 class SnapshotJobFeatures:
-    """Feature-view columns as a release's `job_features.parquet` holds them: whole columns by catalogue row."""
+    """Feature-view columns as a release's `job_features.parquet` holds them: whole columns by catalogue row, as known
+    when it was built."""
 
     def __init__(self, columns: JobFeatures) -> None:
         self.columns = dict(columns)
 
-    def read(self, rows: Rows) -> JobFeatures:
+    def read(self, rows: Rows, *, at: datetime) -> JobFeatures:
         return {name: column[rows] for name, column in self.columns.items()}
 
 
@@ -122,7 +123,7 @@ class Funnel(Stages[CandidateContext, PreparedCandidate, Item]):
         known: Mapping[str, Floats] | None = None,
     ) -> Floats:
         """What a ranker with these columns reads of given jobs, float32[len(rows), len(columns)]."""
-        features = self.job_features.read(rows)
+        features = self.job_features.read(rows, at=at)
         return self.pairs.matrix(prepared, rows, at=at, job_features=features, columns=columns, known=known)
 
     def _told(self, prepared: PreparedCandidate) -> tuple[int, int]:

@@ -27,10 +27,11 @@ from pydantic import ValidationError
 
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import load_settings
+from rolecall.serving.job_features import use_online_job_features
 from rolecall.serving.loader import LoadedRelease, load_release
 from rolecall.serving.models import RecommendationReply, RecommendationRequest
 from rolecall.serving.reader import CandidateReader
-from rolecall.serving.state import online_features, open_reader, recommend, use_online_job_features
+from rolecall.serving.state import online_features, open_reader, recommend
 
 ARTIFACT = "release"
 COLUMNS = ("row", "position", "job_id", "title", "score", "propensity", "reasons", "known", "release_id")
@@ -50,7 +51,7 @@ class ReleaseModel(PythonModel):
         scratch, settings = Path(self._scratch.name), load_settings()
         self._release = load_release(Path(context.artifacts[ARTIFACT]), settings, scratch)
         if settings.home.is_dir():
-            use_online_job_features(self._release, online_features(settings), datetime.now(UTC))
+            use_online_job_features(self._release, online_features(settings))
         else:  # leave no new home behind
             settings = settings.model_copy(update={"home": scratch})
         self._reader = open_reader(settings)

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rolecall.features.context import CandidateContext, JobQuestion
 from rolecall.features.embedder import Embedder
 from rolecall.features.store import FeatureStore
@@ -29,7 +27,8 @@ from rolecall.platform.registry import Registry
 from rolecall.platform.schedule.gauges import FreshGauges
 from rolecall.platform.settings import Settings
 from rolecall.serving.follow import Follower, ReleaseSlot
-from rolecall.serving.funnel import FunnelRequest, SnapshotJobFeatures
+from rolecall.serving.funnel import FunnelRequest
+from rolecall.serving.job_features import JobFeatureRefresher, use_online_job_features
 from rolecall.serving.loader import LoadedRelease, load_release
 from rolecall.serving.models import (
     EventBatch,
@@ -78,7 +77,9 @@ class ServingState:
         forgotten: ForgottenPeople | None = None,
         clock: Clock = utc_now,
         schedules: FreshGauges | None = None,
+        refresher: JobFeatureRefresher | None = None,
     ) -> None:
+        self._refresher = refresher
         self._forgotten = forgotten
         self._schedules = schedules
         self._slot = slot
@@ -121,14 +122,21 @@ class ServingState:
             forgotten=forgotten,
             clock=clock,
             schedules=FreshGauges(events.engine, clock),
+            refresher=JobFeatureRefresher(
+                slot, online_features(settings), interval_s=settings.serve.features_refresh_s
+            ),
         )
 
     def start(self) -> None:
-        """Follow the champion on a thread of its own."""
+        """Follow the champion, and the features of its jobs, on threads of their own."""
         self._follower.start()
+        if self._refresher is not None:
+            self._refresher.start()
 
     def close(self) -> None:
         """Stop following and close the release once its last request ended."""
+        if self._refresher is not None:
+            self._refresher.close()
         self._follower.close()
         self._slot.close()
 
@@ -294,22 +302,10 @@ def load_live(
     """
     scratch, threads = process_scratch(settings.scratch_dir), settings.ray.threads_per_actor
     release = load_release(fetch(release_id), settings, scratch, embedder=embedder, threads=threads)
-    use_online_job_features(release, features, clock())
+    use_online_job_features(release, features)
     if release.people is not None:
         release.people.permissions = OnlinePermissions(features, clock, forgotten=forgotten)
     return release
-
-
-def use_online_job_features(release: LoadedRelease, features: FeatureStore, at: datetime) -> None:
-    """Read the feature views of every job of the release at once: a request then indexes arrays.
-
-    Where the online store knows none of the jobs (a copy of the release on another machine), the values the release
-    was built with stay. A value the store has but that is too old counts as missing, as it did in training.
-    """
-    catalogue = release.funnel.catalogue
-    columns = features.online_jobs(catalogue.job_ids, catalogue.table["employer_id"].to_pylist(), at=at)
-    if any(np.isfinite(column).any() for column in columns.values()):
-        release.funnel.job_features = SnapshotJobFeatures(columns)
 
 
 def _since_ms(started: float) -> float:

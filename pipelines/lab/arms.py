@@ -29,8 +29,8 @@ from rolecall.platform.registry import Registry
 from rolecall.platform.release import code_version
 from rolecall.platform.settings import EmbedderSettings
 from rolecall.serving import parts
+from rolecall.serving.job_features import use_online_job_features
 from rolecall.serving.loader import load_release
-from rolecall.serving.state import use_online_job_features
 
 
 class Arm(Protocol):
@@ -81,7 +81,7 @@ class Retrained:
     @contextlib.contextmanager
     def open(self, home: Home, midnight: datetime) -> Iterator[Policy]:
         run_daily(home.settings, midnight)
-        with _served(home, champion(home).folder, self.embedder, midnight, self.slots) as policy:
+        with _served(home, champion(home).folder, self.embedder, self.slots) as policy:
             yield policy
 
 
@@ -101,7 +101,7 @@ class Frozen:
                 ingest = Step(name="ingest", run=work.ingest)
                 features = Step(name="features", run=work.features, inputs=("ingest",))
                 _night(home, "frozen", midnight).execute([ingest, features])
-        with _served(home, first.folder, self.embedder, midnight, self.slots) as policy:
+        with _served(home, first.folder, self.embedder, self.slots) as policy:
             yield policy
 
 
@@ -117,7 +117,7 @@ class FrozenModels:
     def open(self, home: Home, midnight: datetime) -> Iterator[Policy]:
         first = champion(home)
         folder = first.folder if first.as_of == midnight else self._assemble(home, midnight, first)
-        with _served(home, folder, self.embedder, midnight, self.slots) as policy:
+        with _served(home, folder, self.embedder, self.slots) as policy:
             yield policy
 
     def _assemble(self, home: Home, midnight: datetime, first: Champion) -> Path:
@@ -174,12 +174,10 @@ def champion(home: Home) -> Champion:
 
 
 @contextlib.contextmanager
-def _served(
-    home: Home, folder: Path, embedder: RememberingEmbedder, midnight: datetime, slots: int
-) -> Iterator[ReleasePolicy]:
-    """A release loaded as a server loads it at this midnight."""
+def _served(home: Home, folder: Path, embedder: RememberingEmbedder, slots: int) -> Iterator[ReleasePolicy]:
+    """A release loaded as a server loads it, with the job features that are online."""
     with load_release(folder, home.settings, home.settings.scratch_dir, embedder=embedder) as release:
-        use_online_job_features(release, home.features, midnight)
+        use_online_job_features(release, home.features)
         yield ReleasePolicy(release.funnel, home.reader, slots=slots)
 
 

@@ -96,8 +96,8 @@ def serve(jobs: int, settings: Settings, tell: Teller) -> None:
     from rolecall.pipelines.materialize import feature_store
     from rolecall.platform.registry import Registry
     from rolecall.serving.funnel import FunnelRequest
+    from rolecall.serving.job_features import use_online_job_features
     from rolecall.serving.loader import load_release
-    from rolecall.serving.state import use_online_job_features
 
     at = market_config(jobs).ends_at
     registry = Registry.from_settings(settings)
@@ -110,7 +110,7 @@ def serve(jobs: int, settings: Settings, tell: Teller) -> None:
         tell.step("open-features")
         store.online_candidates(["cand-000000"], at=at)
         tell.step("job-features")
-        use_online_job_features(release, store, at)
+        use_online_job_features(release, store)
         tell.step("recommend")
         shown = 0
         for number in range(RECOMMENDED):

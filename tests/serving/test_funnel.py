@@ -89,9 +89,9 @@ def test_the_stages_asked_one_by_one_rank_as_the_whole_does(board: Any, at: date
     assert (np.diff(ranked.probabilities) <= 0).all()
 
 
-def test_job_features_are_read_for_the_rows_that_are_ranked(board: Any) -> None:
+def test_job_features_are_read_for_the_rows_that_are_ranked(board: Any, at: datetime) -> None:
     source = SnapshotJobFeatures({"rating": np.arange(5, dtype=np.float32)})
-    assert source.read(np.array([4, 1], np.int32))["rating"].tolist() == [4.0, 1.0]
+    assert source.read(np.array([4, 1], np.int32), at=at)["rating"].tolist() == [4.0, 1.0]
 
 
 def test_a_profile_is_encoded_once_and_the_oldest_is_forgotten(board: Any) -> None:

@@ -82,7 +82,7 @@ def test_a_loaded_release_recommends_and_searches(loaded: LoadedRelease) -> None
 
 
 def test_the_snapshot_of_job_features_lies_in_catalogue_order(loaded: LoadedRelease) -> None:
-    rating = loaded.funnel.job_features.read(np.arange(3, dtype=np.int32))["employer_rating"]
+    rating = loaded.funnel.job_features.read(np.arange(3, dtype=np.int32), at=NOON)["employer_rating"]
     np.testing.assert_array_equal(rating, np.array([4.5, 1.0, np.nan], np.float32))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ import pandas as pd
 import pytest
 
 from rolecall.features.embedder import Embedder
+from rolecall.features.stamped_columns import StampedColumns, stamped
+from rolecall.features.views import VIEWS
 from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.event_log import EventLog
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.release import Manifest
 from rolecall.platform.settings import EmbedderSettings, load_settings
 from rolecall.serving.follow import Follower, ReleaseSlot
+from rolecall.serving.funnel import JobFeatureSource
+from rolecall.serving.job_features import JobFeatureRefresher, use_online_job_features
 from rolecall.serving.loader import LoadedRelease
 from rolecall.serving.models import Event, EventBatch, Filters, Profile, RecommendationRequest, SearchRequest
 from rolecall.serving.pyfunc_model import ReleaseModel
 from rolecall.serving.reader import CandidateReader
-from rolecall.serving.state import ServingState, use_online_job_features
+from rolecall.serving.state import ServingState
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NURSE = Profile(desired_titles=("night nurse",), skills=("triage",), city="Berlin", country="DE")
@@ -35,14 +40,27 @@ class NothingStored:
         return [{"recent_job_ids": None, "last_engaged_epoch": None} for _ in candidate_ids]
 
 
+ROWS = np.arange(3, dtype=np.int32)
+RATING = next(view for view in VIEWS if view.name == "employer_rating")
+
+
 class StoredRatings:
-    """Online job features: `value` for every job, or nothing."""
+    """An online store that knows `value` of every job since `NOON`, or nothing; `ttl`: of what it knows."""
 
-    def __init__(self, value: float) -> None:
-        self.value = value
+    def __init__(self, value: float, *, ttl: timedelta = timedelta(0)) -> None:
+        self.value, self.ttl = value, ttl
+        self.version = 0
+        self.reads = 0
 
-    def online_jobs(self, job_ids: Sequence[str], employer_ids: Sequence[str | None], *, at: datetime) -> Any:
-        return {"employer_rating": np.full(len(job_ids), self.value, np.float32)}
+    def online_version(self) -> int:
+        return self.version
+
+    def online_job_columns(
+        self, job_ids: Sequence[str], employer_ids: Sequence[str | None]
+    ) -> tuple[StampedColumns, ...]:
+        self.reads += 1
+        values = {name: [self.value] * len(job_ids) for name in RATING.numbers}
+        return (replace(stamped(RATING, [NOON] * len(job_ids), values), ttl=self.ttl),)
 
 
 @pytest.fixture
@@ -142,16 +160,66 @@ def test_a_new_home_opens_and_is_not_ready(tmp_path: Path) -> None:
         state.close()
 
 
-def test_online_job_features_replace_the_built_ones_only_where_there_are_any(release: LoadedRelease) -> None:
-    rows = np.arange(3, dtype=np.int32)
-    built = release.funnel.job_features
-    try:
-        use_online_job_features(release, StoredRatings(float("nan")), NOON)  # type: ignore[arg-type]
-        assert release.funnel.job_features is built
-        use_online_job_features(release, StoredRatings(4.0), NOON)  # type: ignore[arg-type]
-        assert release.funnel.job_features.read(rows)["employer_rating"].tolist() == [4.0, 4.0, 4.0]
-    finally:
-        release.funnel.job_features = built
+@pytest.fixture
+def built(release: LoadedRelease) -> Iterator[JobFeatureSource]:
+    """The job features of the release as it was built, which come back after the test."""
+    before = release.funnel.job_features
+    yield before
+    release.funnel.job_features = before
+
+
+def ratings(release: LoadedRelease, at: datetime) -> list[float]:
+    return [float(value) for value in release.funnel.job_features.read(ROWS, at=at)["employer_rating"]]
+
+
+def test_online_job_features_replace_the_built_ones_only_where_there_are_any(
+    release: LoadedRelease, built: JobFeatureSource
+) -> None:
+    use_online_job_features(release, StoredRatings(float("nan")))
+    assert release.funnel.job_features is built
+    use_online_job_features(release, StoredRatings(4.0))
+    assert ratings(release, NOON) == [4.0, 4.0, 4.0]
+
+
+def test_a_job_feature_past_its_ttl_is_missing_although_it_is_held(
+    release: LoadedRelease, built: JobFeatureSource
+) -> None:
+    use_online_job_features(release, StoredRatings(4.0, ttl=timedelta(days=2)))
+    assert ratings(release, NOON + timedelta(days=2)) == [4.0, 4.0, 4.0]
+    assert np.isnan(ratings(release, NOON + timedelta(days=2, microseconds=1))).all()
+    assert np.isnan(ratings(release, NOON - timedelta(microseconds=1))).all()
+
+
+def test_what_a_run_told_the_store_is_served_after_one_step_and_read_once(
+    release: LoadedRelease, built: JobFeatureSource
+) -> None:
+    slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
+    store = StoredRatings(4.0)
+    refresher = JobFeatureRefresher(slot, store, interval_s=1.0)
+    assert not refresher.step(), "no release is loaded"
+    slot.swap("small", release)
+    assert refresher.step()
+    assert not refresher.step()
+    store.value = 5.0
+    assert not refresher.step(), "nothing was said to have changed"
+    store.version += 1
+    assert refresher.step()
+    assert ratings(release, NOON) == [5.0, 5.0, 5.0]
+    assert store.reads == 2
+
+
+def test_a_store_that_cannot_be_read_leaves_the_old_columns(release: LoadedRelease, built: JobFeatureSource) -> None:
+    slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
+    slot.swap("small", release)
+    store = StoredRatings(4.0)
+    refresher = JobFeatureRefresher(slot, store, interval_s=1.0)
+    assert refresher.step()
+    store.version, store.value = 1, "broken"  # type: ignore[assignment]
+    assert not refresher.step()
+    assert ratings(release, NOON) == [4.0, 4.0, 4.0]
+    store.value = 3.0
+    assert refresher.step()
+    assert ratings(release, NOON) == [3.0, 3.0, 3.0]
 
 
 @pytest.fixture
