@@ -126,12 +126,18 @@ def _scaled(h: Scalar, inverse: Scalar, w_ptr: Pointer, columns: Scalar, N: Scal
 
 
 @jit
+def int8_code(y: Scalar, step: Scalar) -> Scalar:
+    """round(y / step), halves away from zero, at most 127 in size; 0 where the step is 0. Still float32."""
+    ratio = tl.where(step > 0, tl.div_rn(tl.abs(y), tl.where(step > 0, step, 1.0)), 0.0)
+    whole = tl.floor(ratio)
+    code = tl.minimum(tl.where(ratio - whole >= 0.5, whole + 1.0, whole), 127.0)
+    return tl.where(y < 0, -code, code)
+
+
+@jit
 def _write(y: Scalar, step: Scalar, y_ptr: Pointer, inside: Scalar, QUANTIZE: constexpr) -> None:
     if QUANTIZE:
-        ratio = tl.where(step > 0, tl.div_rn(tl.abs(y), tl.where(step > 0, step, 1.0)), 0.0)
-        whole = tl.floor(ratio)
-        code = tl.minimum(tl.where(ratio - whole >= 0.5, whole + 1.0, whole), 127.0)
-        y = tl.where(y < 0, -code, code)
+        y = int8_code(y, step)
     tl.store(y_ptr, y.to(y_ptr.dtype.element_ty), mask=inside)
 
 

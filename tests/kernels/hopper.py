@@ -6,7 +6,9 @@ runs and every kernel is compiled, down to machine code, from the arguments it w
 
 from __future__ import annotations
 
+import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,5 +45,7 @@ def launch(kernel: JITFunction[Any], grid: Any) -> Any:
 if __name__ == "__main__":
     driver.set_active(Absent())  # type: ignore[arg-type]
     KernelInterface.__getitem__ = launch  # type: ignore[method-assign,assignment]
+    for file in Path(dispatch.__file__).parent.glob("*.py"):
+        importlib.import_module(f"rolecall.kernels.{file.stem}")
     dispatch.INTERPRETED = True  # CPU tensors are taken for what they would be on the device
     exec(sys.argv[1], {"torch": torch})

@@ -44,7 +44,57 @@ for dtype in (torch.bfloat16, torch.float32):
         rope(q, positions, *rope_tables(8, width), backend='triton')
         rope_pair(q, q[:, :1], positions, *rope_tables(8, 32), interleaved=True, backend='triton')
 """
-PROGRAMS = {name: ROWS.format(module=name, calls=calls) for name, calls in CALLS.items()} | {"rope": ROPE}
+ATTENTION = """
+from rolecall.kernels.attention import *
+starts = torch.tensor([0, 100, 300], dtype=torch.int32)
+for dtype, width in ((torch.bfloat16, 64), (torch.bfloat16, 128), (torch.bfloat16, 192), (torch.float32, 64)):
+    q, k = torch.zeros(2, 300, 4, width, dtype=dtype), torch.zeros(2, 300, 2, width, dtype=dtype)
+    attention(q, k, k, causal=True, backend='triton')
+    attention(q[0], k[0], k[0], causal=True, window=64, q_starts=starts, k_starts=starts, backend='triton')
+"""
+PAGED = """
+from rolecall.kernels.paged_cache import *
+from rolecall.kernels.paged_attention import *
+starts, lengths = torch.tensor([0, 1, 3], dtype=torch.int32), torch.tensor([3, 40], dtype=torch.int32)
+tables = torch.zeros(2, 64, dtype=torch.int32)
+for entries in (torch.bfloat16, torch.int8, torch.float8_e4m3fn):
+    for heads, groups, width, size in ((9, 3, 64, 16), (32, 8, 128, 7)):
+        cache = empty_cache(pages=4, page_size=size, heads=groups, width=width, dtype=entries)
+        q = torch.zeros(3, heads, width, dtype=torch.bfloat16)
+        paged_attention(q[:2], cache, tables, lengths, backend='triton')
+        paged_attention(q, cache, tables, lengths, q_starts=starts, window=9, backend='triton')
+"""
+PAGED = """
+from rolecall.kernels.paged_cache import *
+from rolecall.kernels.paged_attention import *
+starts, lengths = torch.tensor([0, 1, 3], dtype=torch.int32), torch.tensor([3, 40], dtype=torch.int32)
+tables = torch.zeros(2, 64, dtype=torch.int32)
+for entries, heads, groups, width, size in (
+    (torch.bfloat16, 9, 3, 64, 16), (torch.int8, 32, 8, 128, 7), (torch.float8_e4m3fn, 32, 8, 128, 16)
+):
+    cache = empty_cache(pages=4, page_size=size, heads=groups, width=width, dtype=entries)
+    q = torch.zeros(3, heads, width, dtype=torch.bfloat16)
+    paged_attention(q[:2], cache, tables, lengths, backend='triton')
+    paged_attention(q, cache, tables, lengths, q_starts=starts, window=9, backend='triton')
+"""
+ROPE_CACHE = """
+from rolecall.kernels.paged_cache import *
+from rolecall.kernels.rope import *
+from rolecall.kernels.rope_cache import *
+positions = torch.arange(3)
+for entries, heads, groups, width in (
+    (torch.bfloat16, 9, 3, 64), (torch.int8, 32, 8, 128), (torch.float8_e4m3fn, 32, 8, 128)
+):
+    cache = empty_cache(pages=4, page_size=16, heads=groups, width=width, dtype=entries)
+    q, k = (torch.zeros(3, count, width, dtype=torch.bfloat16) for count in (heads, groups))
+    rope_and_cache(q, k, k, positions, *rope_tables(8, width), positions, cache, backend='triton')
+"""
+PROGRAMS = {name: ROWS.format(module=name, calls=calls) for name, calls in CALLS.items()} | {
+    "rope": ROPE,
+    "attention": ATTENTION,
+    "paged_attention": PAGED,
+    "rope_cache": ROPE_CACHE,
+}
 
 
 @needs_triton
