@@ -1,0 +1,160 @@
+"""Writing feature rows so that a reader, or a machine that stops, never meets half of them.
+
+Locally a file is written beside its place and renamed into it, and writers of one file wait for each other. On an
+object store an object appears whole or not at all. A Delta table has commits of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import write_deltalake
+from pyarrow import fs
+
+from rolecall.features.asof.delta_source import delta_schema, open_delta
+from rolecall.features.asof.place import Place, SourceError
+
+
+def append_delta(place: Place, rows: pa.Table) -> None:
+    """One commit with more rows, in the table's column types. Raises SourceError where they do not fit."""
+    schema = delta_schema(open_delta(place))
+    write_deltalake(place.uri, fitted(rows, schema, place), mode="append", storage_options=dict(place.options) or None)
+
+
+def replace_delta(place: Place, rows: pa.Table) -> None:
+    """One commit that makes `rows` the whole table."""
+    options = dict(place.options) or None
+    write_deltalake(place.uri, rows, mode="overwrite", schema_mode="overwrite", storage_options=options)
+
+
+def append_parquet(place: Place, rows: pa.Table) -> None:
+    """More rows: a file is rewritten with them, a folder gets a file more.
+
+    Raises SourceError for a pattern, and where the rows do not fit the columns that are there.
+    """
+    if place.is_glob:
+        raise SourceError(f"{place.uri} names files to read; to write, give the source a file or a folder")
+    system, path = place.filesystem()
+    if place.is_folder():
+        found = ds.dataset(path, filesystem=system, format="parquet", partitioning="hive")
+        stored = next(found.get_fragments()).physical_schema.names
+        layout = [name for name in found.schema.names if name not in stored]
+        add_files(place, fitted(rows.select(found.schema.names), found.schema, place), layout)
+        return
+    with _one_writer(place):
+        before = pq.ParquetFile(path, filesystem=system).read()
+        _write_file(place, pa.concat_tables([before, fitted(rows, before.schema, place)]))
+
+
+def replace_parquet(place: Place, rows: pa.Table) -> None:
+    """Make `rows` the whole content of a file (`*.parquet`) or of a folder."""
+    if place.uri.endswith(".parquet"):
+        _write_file(place, rows)
+    elif place.local:
+        _swap_folder(place.path, rows)
+    else:
+        kept = {address.rpartition("/")[2] for address in add_files(place, rows)}
+        system, path = place.filesystem()
+        for info in system.get_file_info(fs.FileSelector(path, recursive=True)):
+            if info.type == fs.FileType.File and info.base_name not in kept:
+                system.delete_file(info.path)
+
+
+def add_files(place: Place, rows: pa.Table, partition_by: Sequence[str] = ()) -> list[str]:
+    """Put Parquet files with `rows` into a folder, below `column=value` folders where asked. Their addresses."""
+    system, path = place.filesystem()
+    if not place.local:
+        return [f"{place.uri.split('://')[0]}://{name}" for name in _write_files(system, path, rows, partition_by)]
+    folder = place.path
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder.parent / f".{folder.name}-{uuid4().hex}"
+    try:
+        targets = []
+        for name in _write_files(system, str(beside), rows, partition_by):
+            target = folder / Path(name).relative_to(beside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Path(name).replace(target)
+            targets.append(str(target))
+        return targets
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def fitted(rows: pa.Table, schema: pa.Schema, place: Place) -> pa.Table:
+    """The rows in the column types of what is there already. Raises SourceError where they do not fit."""
+    try:
+        return rows.select(schema.names).cast(pa.schema(list(schema)))
+    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(
+            f"rows of {_shape(rows.schema)} do not fit {place.uri}, which holds {_shape(schema)}: {error}"
+        ) from error
+
+
+def _shape(schema: pa.Schema) -> str:
+    return ", ".join(f"{column.name} {column.type}" for column in schema)
+
+
+def _write_files(system: fs.FileSystem, path: str, rows: pa.Table, partition_by: Sequence[str]) -> list[str]:
+    kinds = pa.schema([rows.schema.field(name) for name in partition_by])
+    written: list[str] = []
+    ds.write_dataset(
+        rows,
+        path,
+        filesystem=system,
+        format="parquet",
+        basename_template=f"{uuid4().hex}-{{i}}.parquet",
+        partitioning=ds.partitioning(kinds, flavor="hive") if partition_by else None,
+        existing_data_behavior="overwrite_or_ignore",
+        file_visitor=lambda file: written.append(file.path),
+    )
+    return written
+
+
+def _write_file(place: Place, rows: pa.Table) -> None:
+    system, path = place.filesystem()
+    if not place.local:
+        pq.write_table(rows, path, filesystem=system)
+        return
+    place.path.parent.mkdir(parents=True, exist_ok=True)
+    beside = place.path.parent / f".{place.path.name}-{uuid4().hex}"
+    try:
+        pq.write_table(rows, beside)
+        beside.replace(place.path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _swap_folder(folder: Path, rows: pa.Table) -> None:
+    """The new folder takes the old one's place by two renames, so what is there is always whole."""
+    new, old = (folder.parent / f".{folder.name}-{uuid4().hex}" for _ in range(2))
+    try:
+        add_files(Place(uri=str(new)), rows)
+        if folder.exists():
+            folder.replace(old)
+        new.replace(folder)
+    finally:
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _one_writer(place: Place) -> Iterator[None]:
+    """Read, append, rename: by one process or thread at a time, as far as one machine goes."""
+    if not place.local:
+        yield
+        return
+    handle = os.open(place.path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
