@@ -94,7 +94,7 @@ class FeastRepository:
             project=PROJECT,
             provider="local",
             registry={"registry_type": "sql", "path": "sqlite://", "cache_ttl_seconds": 0},
-            offline_store={"type": "duckdb"},
+            offline_store={"type": "rolecall.features.asof.AsofOfflineStore"},
             online_store=self._online_config(),
             entity_key_serialization_version=3,
             repo_path=self.home,
@@ -148,18 +148,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.getLogger("feast").setLevel(level)
-
-
-@contextlib.contextmanager
-def own_duckdb() -> Iterator[None]:
-    """Feast's DuckDB store works on ibis' process-wide connection: give it one of ours and close it after."""
-    import ibis  # ships no types
-
-    before = ibis.options.default_backend
-    connection = ibis.duckdb.connect()
-    ibis.set_backend(connection)
-    try:
-        yield
-    finally:
-        connection.disconnect()
-        ibis.options.default_backend = before

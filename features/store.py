@@ -1,7 +1,7 @@
 """The feature store: Feast with everything pinned by explicit paths, and staleness enforced online.
 
     store = FeatureStore(home / "feast", settings.features, sources=run / "features")
-    store.historical(entities, "ranker_full")       # point-in-time rows for training, from Parquet (DuckDB)
+    store.historical(entities, "ranker_full")       # point-in-time rows for training, from Parquet (AsofOfflineStore)
     store.materialize(as_of)                        # newest rows into the online store
     store.online_candidates(["c1"], at=now)         # what serving reads (SQLite or Redis)
 
@@ -18,13 +18,11 @@ import numpy.typing as npt
 import polars as pl
 
 from rolecall.features.activity import TIMESTAMP
-from rolecall.features.feast_repository import own_duckdb, quiet
+from rolecall.features.feast_repository import quiet
 from rolecall.features.online_store import OnlineStore, Row
 from rolecall.features.views import service_views
-from rolecall.platform.errors import ConflictError
 
 ENTITIES = ("candidate", "job", "employer")
-_ORDER = "__row_number"
 
 
 class FeatureStore(OnlineStore):
@@ -42,17 +40,11 @@ class FeatureStore(OnlineStore):
         nothing is known of is null.
         """
         views = [view for view in service_views(service) if view.entity in of]
-        numbered = entities.with_row_index(_ORDER)
-        with self._feast.lock, quiet(), own_duckdb():
+        with self._feast.lock, quiet():
             job = self._feast.memory.get_historical_features(
-                entity_df=numbered.to_pandas(),
-                features=[f"{view.name}:{name}" for view in views for name in view.columns],
+                entity_df=entities, features=[f"{view.name}:{name}" for view in views for name in view.columns]
             )
-            rows = pl.DataFrame(job.to_arrow())
-        if rows.height != entities.height:
-            raise ConflictError(f"Feast gave {rows.height} rows", f"{entities.height}, one an entity row")
-        columns = [name for view in views for name in view.columns]
-        return rows.sort(_ORDER).select(*entities.columns, *columns)
+        return pl.DataFrame(job.to_arrow())
 
     def historical_candidates(
         self, candidate_ids: Sequence[str], instants: Sequence[datetime], service: str

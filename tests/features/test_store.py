@@ -1,4 +1,4 @@
-"""The feature store against real Feast: DuckDB files offline, SQLite or Redis (with PostgreSQL as registry) online."""
+"""The feature store against real Feast: Parquet files offline, SQLite or Redis (with PostgreSQL as registry) online."""
 
 from __future__ import annotations
 
