@@ -81,6 +81,8 @@ def _entries(
     """One token's heads, turned if they are keys, written as entries of the cache."""
     d = tl.arange(0, WIDTH)
     head = tl.arange(0, HEADS)
+    turning, partner = d < 0, d
+    cos, sin = tl.full([WIDTH], 1.0, tl.float32), tl.zeros([WIDTH], tl.float32)
     if TURN:
         turning = d < 2 * HALF
         if INTERLEAVED:
