@@ -199,13 +199,21 @@ def _launch_cpp(x_MK: Tensor, weight: TiledWeight, mode: Mode, y_MN: Tensor) -> 
         y_MN.copy_(y)
 
 
+def _run(x_MK: Tensor, weight: TiledWeight, mode: Mode, backend: str | None, y_MN: Tensor) -> None:
+    chosen = choose("weight_only_linear", x_MK, backend, cpp=build.available)
+    if chosen == "cpp":
+        _launch_cpp(x_MK, weight, mode, y_MN)
+    elif chosen == "triton":
+        _launch_triton(x_MK, weight, mode, y_MN)
+    else:
+        _launch_torch(x_MK, weight, mode, y_MN)
+
+
 def _launch(
     x: Tensor, tiles: Tensor, rows: int, columns: int, format: str, fast: bool, backend: str | None, out: Tensor
 ) -> None:
     weight = TiledWeight(format=FORMATS[_KIND[format]], rows=rows, columns=columns, tiles=tiles)
-    chosen = choose("weight_only_linear", x, backend, cpp=build.available)
-    run = {"cpp": _launch_cpp, "triton": _launch_triton, "torch": _launch_torch}[chosen]
-    run(x, weight, "fast" if fast else "exact", out)
+    _run(x, weight, "fast" if fast else "exact", backend, out)
 
 
 _operator = register("weight_only_linear", _launch)
@@ -227,8 +235,10 @@ def weight_only_linear(
     y = x.new_empty(*x.shape[:-1], weight.rows) if out is None else out
     M = math.prod(x.shape[:-1])
     x_MK, y_MN = x.reshape(M, weight.columns), y.view(M, weight.rows)
-    run = _operator if compiling() else _launch
-    run(x_MK, weight.tiles, weight.rows, weight.columns, weight.format, mode == "fast", backend, y_MN)
+    if compiling():
+        _operator(x_MK, weight.tiles, weight.rows, weight.columns, weight.format, mode == "fast", backend, y_MN)
+    else:
+        _run(x_MK, weight, mode, backend, y_MN)
     return y
 
 
