@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from rolecall.features.text import neutral
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_judges import Answers
 from rolecall.pipelines.evaluation.counterfactual.log_value import LogValue
@@ -77,6 +78,7 @@ class JudgedRelease:
             rival=self.ours.rivals if self.against else None,
             verdict=self.verdict,
             titles=_titles(self.folder),
+            wishes=_wishes(self.folder),
             people=(people, self.against.people if self.against else None) if people else None,
             fairness=self.fairness,
             log=log,
@@ -90,6 +92,16 @@ class JudgedRelease:
 def mlflow_names(metrics: dict[str, float]) -> dict[str, float]:
     """MLflow allows no @ in a metric's name."""
     return {f"evaluation.{name.replace('@', '_at_')}": value for name, value in metrics.items()}
+
+
+def _wishes(folder: Path) -> dict[str, str] | None:
+    """A title that each person looks for, without names; None where the release recommends nobody."""
+    file = folder / parts.PEOPLE
+    if not file.is_file():
+        return None
+    people = pq.read_table(file, columns=["candidate_id", "desired_titles"])
+    rows = zip(*(column.to_pylist() for column in people.columns), strict=True)
+    return {name: neutral((titles or [""])[0] or "") for name, titles in rows}
 
 
 def _titles(folder: Path) -> dict[str, str]:

@@ -124,30 +124,42 @@ class Shown:
     popularity: Popularity
 
 
+def spread_metrics(lists: Sequence[Rows], live: Flags, vectors: JobVectors, *, k: int = 10) -> dict[str, float]:
+    """How lists spread over what was `live` for any of them, bool[n]: `coverage`, `gini_exposure`, and `diversity`
+    within a list. The catalogue's are among `catalogue_metrics`; of people for jobs these are all."""
+    if not lists:
+        return {f"{name}@{k}": float("nan") for name in ("coverage", "gini_exposure", "diversity")}
+    shown = np.zeros(len(live))
+    for rows in lists:
+        shown[rows[:k]] += 1
+    return {
+        f"coverage@{k}": coverage(shown, live),
+        f"gini_exposure@{k}": gini(shown[live]),
+        f"diversity@{k}": _mean([diversity(rows[:k], vectors) for rows in lists]),
+    }
+
+
 def catalogue_metrics(lists: Sequence[Shown], vectors: JobVectors, *, k: int = 10) -> dict[str, float]:
     """What one system's lists do to the catalogue: means over targets, and figures over all lists together.
 
     `gini_applications`: of the applications that followed for what was within the first k; over what was live for any
     of the targets, as is `gini_exposure`. Without a list everything is NaN.
     """
-    names = ("coverage", "gini_exposure", "gini_applications", "novelty", "serendipity", "popularity_bias", "diversity")
+    names = ("gini_applications", "novelty", "serendipity", "popularity_bias")
     if not lists:
-        return {f"{name}@{k}": float("nan") for name in names}
+        return {f"{name}@{k}": float("nan") for name in names} | spread_metrics([], np.zeros(0, np.bool_), vectors, k=k)
     live = np.logical_or.reduce([popularity.live for popularity in dict.fromkeys(one.popularity for one in lists)])
-    shown, applied = np.zeros(len(live)), np.zeros(len(live))
+    applied = np.zeros(len(live))
     for one in lists:
-        shown[one.rows[:k]] += 1
         applied[one.rows[:k][one.applied[:k]]] += 1
     values = (
-        coverage(shown, live),
-        gini(shown[live]),
         gini(applied[live]),
         _mean([novelty(one.rows[:k], one.popularity) for one in lists]),
         _mean([serendipity(one.rows[:k], one.relevant[:k], one.popularity) for one in lists]),
         _mean([popularity_lift(one.rows[:k], one.popularity) for one in lists]),
-        _mean([diversity(one.rows[:k], vectors) for one in lists]),
     )
-    return {f"{name}@{k}": value for name, value in zip(names, values, strict=True)}
+    told = {f"{name}@{k}": value for name, value in zip(names, values, strict=True)}
+    return spread_metrics([one.rows for one in lists], live, vectors, k=k) | told
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +122,7 @@ class _Answer:
     stages: Mapping[str, float]
     reachable: float
     slices: tuple[str, ...]
-    job_slices: Mapping[str, npt.NDArray[np.bool_]]
+    item_slices: Mapping[str, npt.NDArray[np.bool_]]
     milliseconds: float
 
 
@@ -186,7 +187,7 @@ class Judge:
             targets=self.targets,
             systems={system: rank_values([answer.ranks[system] for answer in answers], gains) for system in systems},
             stages=_by_stage(answers),
-            slices=_by_slice(answers, gains),
+            slices=by_slice(answers, gains),
             milliseconds=np.array([answer.milliseconds for answer in answers], np.float64),
             reachable=np.array([answer.reachable for answer in answers], np.float64),
             lists={name: tuple(tuple(ids[row] for row in one.rows) for one in some) for name, some in shown.items()},
@@ -235,7 +236,7 @@ class Judge:
             },
             reachable=float(np.mean((found >= 0) & live[found])),
             slices=candidate_slices(context, len(prepared.history)),
-            job_slices=job_slices(catalogue, found, day.columns, at_us=at_us),
+            item_slices=job_slices(catalogue, found, day.columns, at_us=at_us),
             milliseconds=took,
         )
 
@@ -298,20 +299,31 @@ def _by_stage(answers: Sequence[_Answer]) -> dict[str, Values]:
     return {name: np.array([answer.stages[name] for answer in answers], np.float64) for name in names}
 
 
-def _by_slice(answers: Sequence[_Answer], gains: Sequence[Values]) -> dict[str, Values]:
+class Sliced(Protocol):
+    """An answer with the slices it belongs to, and those that some of its relevant items do."""
+
+    @property
+    def ranks(self) -> Mapping[str, Array]: ...
+    @property
+    def slices(self) -> tuple[str, ...]: ...
+    @property
+    def item_slices(self) -> Mapping[str, npt.NDArray[np.bool_]]: ...
+
+
+def by_slice(answers: Sequence[Sliced], gains: Sequence[Values]) -> dict[str, Values]:
     """Main-metric values of each reported slice."""
-    names = reported([(*answer.slices, *answer.job_slices) for answer in answers])
+    names = reported([(*answer.slices, *answer.item_slices) for answer in answers])
     return {
         name: np.array([_slice_value(a, g, name) for a, g in zip(answers, gains, strict=True)], np.float64)
         for name in names
     }
 
 
-def _slice_value(answer: _Answer, gains: Values, name: str) -> float:
+def _slice_value(answer: Sliced, gains: Values, name: str) -> float:
     ranks = answer.ranks[FUNNEL]
     if name in answer.slices:
         return METRICS[MAIN_METRIC](ranks, gains)
-    mask = answer.job_slices.get(name)
+    mask = answer.item_slices.get(name)
     return float("nan") if mask is None else METRICS[MAIN_METRIC](ranks[mask], gains[mask])
 
 

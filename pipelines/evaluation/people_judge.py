@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rolecall.features.people_pairs import PreparedJob
-from rolecall.pipelines.evaluation.judge import FUNNEL, LISTED, Evaluation, rank_values
+from rolecall.pipelines.evaluation.exposure import spread_metrics
+from rolecall.pipelines.evaluation.judge import FUNNEL, LISTED, Evaluation, by_slice, rank_values
 from rolecall.pipelines.evaluation.metrics import Array, best_rows, ranks_of
 from rolecall.pipelines.evaluation.people_targets import PeopleTarget
+from rolecall.pipelines.evaluation.slices import people_slices, person_slices
 from rolecall.serving.people_funnel import PeopleFunnel
 
 Values = npt.NDArray[np.float64]
@@ -30,8 +32,10 @@ PREFIX = "people."
 @dataclass(frozen=True, kw_only=True)
 class _Reply:
     ranks: Mapping[str, Array]
-    lists: Mapping[str, tuple[str, ...]]
+    lists: Mapping[str, npt.NDArray[np.integer]]
     stages: Mapping[str, float]
+    slices: tuple[str, ...] = ()
+    item_slices: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     milliseconds: float
 
 
@@ -59,16 +63,28 @@ class PeopleJudge:
         gains = [np.array(target.labels, np.float64) for target in self.targets]
         names = (f"recall@{funnel.recall_limit}", f"coarse_recall@{funnel.coarse_limit}") if replies else ()
         systems = (FUNNEL, *baselines)
+        ids, live = funnel.pairs.people.candidate_ids, self._visible(funnel)
+        lists = {system: [reply.lists[system] for reply in replies] for system in systems}
         return Evaluation(
             targets=self.targets,
             systems={system: rank_values([reply.ranks[system] for reply in replies], gains) for system in systems},
-            lists={system: tuple(reply.lists[system] for reply in replies) for system in systems},
+            lists={name: tuple(tuple(ids[row] for row in rows) for rows in some) for name, some in lists.items()},
+            catalogue={name: spread_metrics(some, live, funnel.pairs.vectors) for name, some in lists.items()},
             stages={name: np.array([reply.stages[name] for reply in replies], np.float64) for name in names},
-            slices={},
+            slices=by_slice(replies, gains),
             milliseconds=np.array([reply.milliseconds for reply in replies], np.float64),
             rounds=self.rounds,
             seed=self.seed,
         )
+
+    def _visible(self, funnel: PeopleFunnel) -> npt.NDArray[np.bool_]:
+        """Who could have been shown for any of the targets."""
+        live = np.zeros(funnel.size, np.bool_)
+        for target in self.targets:
+            question = funnel.pairs.question(target.job_id)
+            if question is not None:
+                live |= funnel.policy.visible(question, target.at.timestamp() * 1e6)
+        return live
 
     def _reply(self, funnel: PeopleFunnel, target: PeopleTarget, baselines: Sequence[str]) -> _Reply:
         question = funnel.pairs.question(target.job_id)
@@ -78,7 +94,7 @@ class PeopleJudge:
             missed = np.full(count, np.inf)
             return _Reply(
                 ranks=dict.fromkeys(systems, missed),
-                lists=dict.fromkeys(systems, ()),
+                lists=dict.fromkeys(systems, np.zeros(0, np.int64)),
                 stages=dict.fromkeys(stages, 0.0),
                 milliseconds=0.0,
             )
@@ -92,10 +108,13 @@ class PeopleJudge:
         scores = {FUNNEL: np.full(funnel.size, -np.inf)}
         scores[FUNNEL][ranked.rows] = ranked.scores
         scores |= {name: _baseline(funnel, prepared, target, name) for name in baselines}
+        at_us = target.at.timestamp() * 1e6
         rows = np.array([-1 if row is None else row for row in found], np.int32)
         return _Reply(
             ranks={name: _ranks(values, rows) for name, values in scores.items()},
-            lists={name: _listed(funnel, values) for name, values in scores.items()},
+            lists={name: best_rows(values, LISTED) for name, values in scores.items()},
+            slices=people_slices(funnel.pairs.jobs.catalogue, prepared.row, at_us=at_us) if prepared.row >= 0 else (),
+            item_slices=person_slices(funnel.pairs.people.known_since, rows, at_us=at_us),
             stages={
                 stages[0]: float(np.isin(rows, retrieved.rows).mean()),
                 stages[1]: float(np.isin(rows, kept).mean()),
@@ -115,10 +134,6 @@ def _baseline(funnel: PeopleFunnel, prepared: PreparedJob, target: PeopleTarget,
     scores = -np.nan_to_num(column, nan=1e9) if name == "recency" else np.nan_to_num(column, nan=0.0)
     visible = funnel.policy.visible(prepared.question, target.at.timestamp() * 1e6)
     return np.where(visible, scores, -np.inf)
-
-
-def _listed(funnel: PeopleFunnel, scores: Values) -> tuple[str, ...]:
-    return tuple(funnel.pairs.people.candidate_ids[row] for row in best_rows(scores, LISTED))
 
 
 def _ranks(scores: Values, rows: npt.NDArray[np.int32]) -> Array:

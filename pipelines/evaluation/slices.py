@@ -12,6 +12,13 @@ Of jobs a target is in every slice that some of its relevant jobs are in, judged
     posted       day, week, earlier: how long before the instant; later: it was posted only after it
     category     the first of the job's category path
     employer     1-49, 50-249, 250-999, 1000+: people who work there (the EU's classes, the largest one parted)
+
+Of a job that people are recommended for: its category, posted, place (country, else region) and seniority; and of the
+people it worked out with, as above:
+
+    person       new (their profile was recorded in the week before), known
+
+A value that fewer than FEWEST targets have is not reported: of so few a mean says nothing but who they are.
 """
 
 from __future__ import annotations
@@ -30,6 +37,9 @@ Columns = Mapping[str, npt.NDArray[np.float32]]
 
 LARGEST = 5
 """Values of a kind that are reported: the most frequent ones."""
+
+FEWEST = 10
+"""Targets that a reported slice has at least."""
 
 UNKNOWN = "unknown"
 _SIZES = (("1-49", 50.0), ("50-249", 250.0), ("250-999", 1000.0), ("1000+", np.inf))
@@ -63,14 +73,41 @@ def job_slices(
     return {name: _spread(held, flags) for name, flags in found.items() if flags.any()}
 
 
-def reported(names: Iterable[Sequence[str]]) -> list[str]:
-    """Of the slices of each target those that are reported: the LARGEST most frequent values of each kind, by name."""
+def people_slices(catalogue: Catalogue, row: int, *, at_us: float) -> tuple[str, ...]:
+    """The slices of a job that people are recommended for; `row`: of the release's catalogue."""
+    rows = np.array([row], np.int32)
+    job = catalogue.table.slice(row, 1).to_pylist()[0]
+    age = (at_us - catalogue.posted[rows]) / MICROSECONDS_A_DAY
+    found = _ranges("posted", age, _AGES) | _named("category", catalogue.category_root, rows)
+    place = job["country"] or job["region"] or UNKNOWN
+    return (
+        *(name for name, flags in found.items() if flags.any()),
+        f"place={place}",
+        f"seniority={job['seniority'] or UNKNOWN}",
+    )
+
+
+def person_slices(
+    known_since: npt.NDArray[np.float64], rows: npt.NDArray[np.int32], *, at_us: float
+) -> dict[str, Flags]:
+    """By slice which of some people are in it, bool[len(rows)]. `rows`: -1 for somebody the release does not hold, who
+    is in no slice; `known_since`: microseconds since 1970, of everybody."""
+    held = rows >= 0
+    new = known_since[rows[held]] > at_us - 7 * MICROSECONDS_A_DAY
+    found = {"person=new": new, "person=known": ~new}
+    return {name: _spread(held, flags) for name, flags in found.items() if flags.any()}
+
+
+def reported(names: Iterable[Sequence[str]], *, fewest: int = FEWEST) -> list[str]:
+    """Of the slices of each target those that are reported: the LARGEST most frequent values of each kind that at least
+    `fewest` targets have, by name."""
     counts: Counter[str] = Counter()
     for some in names:
         counts.update(some)
     kinds: dict[str, list[str]] = {}
-    for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        kinds.setdefault(name.partition("=")[0], []).append(name)
+    for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if count >= fewest:
+            kinds.setdefault(name.partition("=")[0], []).append(name)
     return sorted(name for kind in kinds.values() for name in kind[:LARGEST])
 
 

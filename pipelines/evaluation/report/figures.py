@@ -99,11 +99,12 @@ class Bin:
 class Probability:
     """How good the apply probability is. `figures`: auc, grouped_auc, normalized_entropy, base_rate, intercept, slope
     with its 95% interval slope_low to slope_high, ece, and constant_ece: the error that the base rate given to all
-    would have in the same bins."""
+    would have in the same bins. `champion`: the same of what it is compared with, on the same impressions."""
 
     figures: Mapping[str, float]
     count: int
     bins: tuple[Bin, ...]
+    champion: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,8 @@ class LogFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """One place of a list: the job's title, and what the person did with that job ("" where nothing)."""
+    """One place of a list: the job's title and what the person did with it, or a person's desired title and what came
+    of it ("" where nothing)."""
 
     title: str
     did: str = ""
@@ -151,9 +153,10 @@ class Ranked:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One person's two lists, best first, and what they went on to do: titles only. `ours`, `theirs`: main metric.
+    """One target's two lists, best first, and what came of it: titles only. `ours`, `theirs`: main metric.
 
-    `more`: further jobs they went for that are not shown.
+    `more`: further jobs (or people) that it should have held and are not shown; `subject`: the title of the job that
+    people are for, "" of jobs for a person.
     """
 
     number: int
@@ -163,6 +166,7 @@ class Sample:
     other: tuple[Ranked, ...]
     wanted: tuple[Ranked, ...]
     more: int = 0
+    subject: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,3 +254,4 @@ class Report:
     log: LogFigures | None = None
     power: Power | None = None
     samples: Samples | None = None
+    people_samples: Samples | None = None

@@ -84,17 +84,26 @@ def estimate(interval: IntervalLike) -> Estimate:
     )
 
 
-def probability(impressions: ImpressionsLike | None) -> Probability | None:
+def probability(impressions: ImpressionsLike | None, champion: ImpressionsLike | None = None) -> Probability | None:
+    """`champion`: of what the release is compared with, on the same impressions."""
     if impressions is None:
         return None
     calibration = impressions.calibration
-    figures = {name: float(getattr(impressions, name)) for name in _PROBABILITY}
-    figures |= {name: float(getattr(calibration, name)) for name in _CALIBRATION}
     bins = tuple(
         Bin(predicted=float(one.predicted), observed=float(one.observed), count=int(one.count))
         for one in calibration.bins
     )
-    return Probability(figures=figures, count=int(impressions.count), bins=bins)
+    return Probability(
+        figures=_of_impressions(impressions),
+        count=int(impressions.count),
+        bins=bins,
+        champion=_of_impressions(champion) if champion is not None else {},
+    )
+
+
+def _of_impressions(impressions: ImpressionsLike) -> dict[str, float]:
+    figures = {name: float(getattr(impressions, name)) for name in _PROBABILITY}
+    return figures | {name: float(getattr(impressions.calibration, name)) for name in _CALIBRATION}
 
 
 def fairness(audit: FairnessLike | None) -> Fairness | None:

@@ -76,6 +76,8 @@ def unmeasured(report: Report) -> tuple[str, ...]:
         "Latency: no request was timed.": report.latency is None,
         "What it would have brought: logged visits say nothing of it.": report.log is None or not report.log.rows,
         "Single answers: lists were not kept.": report.samples is None,
+        "Single answers about people: lists, or titles to show them by, were not kept.": report.people is not None
+        and report.people_samples is None,
     }
     return tuple(text for text, missing in absent.items() if missing)
 

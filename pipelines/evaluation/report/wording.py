@@ -10,6 +10,7 @@ LONGEST = 160
 """Characters of a text from the data that are shown."""
 
 NO_TITLE = "a job without a title"
+NO_WISH = "a person without a desired title"
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Co", "Cn"})
 
@@ -47,9 +48,9 @@ _METRICS = {
         meaning="the same for the base rate given to everybody: what the probabilities must be under",
         better=0,
     ),
-    "coverage": Metric(label="Coverage{k}", meaning="share of the live catalogue that anybody is shown{first}"),
+    "coverage": Metric(label="Coverage{k}", meaning="share of what could be shown that anybody is shown{first}"),
     "gini_exposure": Metric(
-        label="Gini of exposure{k}", meaning="0: every job is shown alike; 1: one job takes all places", better=-1
+        label="Gini of exposure{k}", meaning="0: all are shown alike; 1: one takes all places", better=-1
     ),
     "gini_applications": Metric(
         label="Gini of applications{k}", meaning="0: every job is applied to alike; 1: one job takes all", better=-1
@@ -59,7 +60,7 @@ _METRICS = {
     "popularity_bias": Metric(
         label="Popularity bias{k}", meaning="popularity of what is shown over that of the catalogue", better=-1
     ),
-    "diversity": Metric(label="Diversity{k}", meaning="how unlike one another the jobs of a list are"),
+    "diversity": Metric(label="Diversity{k}", meaning="how unlike one another those of a list are"),
     "applications": Metric(label="Applications{k}", meaning="applications a target, to jobs{first}"),
     "slope_low": Metric(label="Slope, lower end", meaning="of its 95% interval", better=0),
     "slope_high": Metric(label="Slope, upper end", meaning="of its 95% interval", better=0),
@@ -91,6 +92,7 @@ _SLICES = {
     "seniority": "Seniority",
     "posted": "Posted",
     "employer": "Employees",
+    "person": "Person",
 }
 _STAGES = {"reachable": "In the release and live", "recall": "Recall", "coarse_recall": "Coarse ranker"}
 
@@ -181,9 +183,9 @@ def plain(text: str, longest: int = LONGEST) -> str:
     return kept if len(kept) <= longest else kept[: longest - 1].rstrip() + "\u2026"
 
 
-def title(text: str | None) -> str:
-    """A job's title as shown; words in its place where it has none."""
-    return plain(text or "") or NO_TITLE
+def title(text: str | None, otherwise: str = NO_TITLE) -> str:
+    """A title as shown; words in its place where there is none."""
+    return plain(text or "") or otherwise
 
 
 def rule_lines(rules: object, prefix: str = "") -> dict[str, str]:

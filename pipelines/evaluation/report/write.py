@@ -9,7 +9,7 @@ from rolecall.pipelines.evaluation.gate.evidence import CHAMPION
 from rolecall.pipelines.evaluation.gate.power import Power
 from rolecall.pipelines.evaluation.judge import MAIN_METRIC
 from rolecall.pipelines.evaluation.report import gather
-from rolecall.pipelines.evaluation.report.figures import Check, Report, Ruling
+from rolecall.pipelines.evaluation.report.figures import Check, Report, Ruling, Samples
 from rolecall.pipelines.evaluation.report.page import render
 from rolecall.pipelines.evaluation.report.samples import choose_samples
 from rolecall.pipelines.evaluation.report.sources import FairnessLike, Judged, LogValueLike, VerdictLike
@@ -32,6 +32,7 @@ def gather_report(
     champion: Judged | None,
     verdict: VerdictLike,
     titles: Mapping[str, str],
+    wishes: Mapping[str, str] | None = None,
     rival: Judged | None = None,
     people: tuple[Judged, Judged | None] | None = None,
     fairness: FairnessLike | None = None,
@@ -42,7 +43,8 @@ def gather_report(
 ) -> Report:
     """What stands in the page.
 
-    `titles`: title of each job by id, for the samples; a job that is not in it is shown without one.
+    `titles`: title of each job by id, for the samples; a job that is not in it is shown without one. `wishes`: the
+    same of people: a title that they look for; without it no samples of people are shown.
     `rival`: the release on the champion's targets, where these are others than `evaluation`'s.
     `people`: the release and the champion (None where it recommends nobody) asked for people.
     `log`, `power`: what logged visits say of it, and what so many targets can tell.
@@ -55,13 +57,25 @@ def gather_report(
         main_metric=MAIN_METRIC,
         jobs=gather.direction(evaluation, champion, rival, opponent=opponent),
         people=gather.direction(*people, opponent=opponent) if people and people[0].targets else None,
-        probability=gather.probability(evaluation.impressions),
+        probability=gather.probability(evaluation.impressions, champion.impressions if champion else None),
         fairness=gather.fairness(fairness),
         latency=gather.latency(evaluation, champion),
         log=gather.log(log),
         power=power,
         samples=choose_samples(rival or evaluation, champion, titles, opponent=opponent),
+        people_samples=_people_samples(people, titles, wishes, opponent),
     )
+
+
+def _people_samples(
+    people: tuple[Judged, Judged | None] | None,
+    titles: Mapping[str, str],
+    wishes: Mapping[str, str] | None,
+    opponent: str,
+) -> Samples | None:
+    if people is None or wishes is None or not people[0].targets:
+        return None
+    return choose_samples(*people, wishes, opponent=opponent, subjects=titles)
 
 
 def _ruling(verdict: VerdictLike, champion: str, opponent: str) -> Ruling:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from rolecall.features.catalogue import Catalogue, Floats
 from rolecall.features.context import CandidateContext
 from rolecall.features.pairs import profile_words
-from rolecall.features.people_pairs import PeoplePairs
 from rolecall.features.text import candidate_lexical_text, candidate_text, desired_titles
 from rolecall.pipelines.evaluation import parity
 from rolecall.pipelines.evaluation.fairness import BOUND, Fairness, audit_fairness, audit_log
@@ -29,33 +27,15 @@ from rolecall.pipelines.market import MarketConfig, Truth
 from rolecall.pipelines.market import World as Market
 from rolecall.pipelines.market.config import Bias
 from rolecall.pipelines.market.event_rows import candidate_id
-from rolecall.pipelines.people import build_people, open_people, people_as_of
 from rolecall.pipelines.train import TrainedRankers
 from rolecall.pipelines.training_set import read_contexts
-from rolecall.platform.settings import PolicySettings, VectorSettings
-from rolecall.platform.vectors.backends import open_index
-from rolecall.serving import parts
 from rolecall.serving.people_funnel import PeopleFunnel
-from rolecall.serving.people_loader import untrained_part
-from rolecall.serving.people_policy import PeoplePolicy
-from rolecall.serving.people_recall import PeopleRecall
-from rolecall.serving.profiles import ProfileVectors, TextVectors
-from rolecall.serving.ranker import ColumnSum
+from rolecall.serving.profiles import ProfileVectors
 
 if TYPE_CHECKING:
     from conftest import World
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class Words:
-    """The world's embedder as the funnel's."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def encode(self, texts: Sequence[str]) -> Floats:
-        return self._world.embed(texts)
 
 
 class ReadsNames(ProfileVectors):
@@ -72,32 +52,6 @@ def asked(world: World) -> list[tuple[CandidateContext, datetime]]:
     return [(context, world.as_of) for context in contexts]
 
 
-@pytest.fixture(scope="module")
-def people(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PeopleFunnel]:
-    """The people of the world ordered by content, all of whom agreed."""
-    folder = tmp_path_factory.mktemp("people")
-    agreed = world.candidates.with_columns(pl.lit(True).alias("consent"), pl.lit(None).alias("visibility"))
-    table = people_as_of(
-        agreed, world.events, pl.DataFrame(world.pairs.catalogue.table).select("job_id", "employer_id")
-    )
-    build_people(table, world.pairs, world.embed, VectorSettings(), folder)
-    everybody, words, vectors = open_people(folder, world.pairs)
-    index, part = open_index(VectorSettings(), folder / parts.PEOPLE_INDEX, scratch=folder / "s"), untrained_part()
-    yield PeopleFunnel(
-        release_id="small",
-        pairs=PeoplePairs(everybody, words, vectors, world.pairs),
-        texts=TextVectors(Words(world)),
-        recall=PeopleRecall(index),
-        coarse=ColumnSum(part.coarse_columns),
-        fine=ColumnSum(part.fine_columns),
-        policy=PeoplePolicy(PolicySettings(), everybody, vectors),
-        recall_limit=60,
-        coarse_limit=40,
-        trained=False,
-    )
-    index.close()
-
-
 def test_a_name_changes_no_answer_in_either_direction(
     world: World, rankers: TrainedRankers, people: PeopleFunnel, asked: list[tuple[CandidateContext, datetime]]
 ) -> None:
@@ -107,10 +61,10 @@ def test_a_name_changes_no_answer_in_either_direction(
 
 
 def test_an_embedder_that_reads_names_is_told_on(
-    world: World, rankers: TrainedRankers, asked: list[tuple[CandidateContext, datetime]]
+    world: World, rankers: TrainedRankers, asked: list[tuple[CandidateContext, datetime]], words: Any
 ) -> None:
     funnel = world.funnel(rankers)
-    funnel.profiles = ReadsNames(Words(world))
+    funnel.profiles = ReadsNames(words)
     found = audit_fairness(funnel, asked, at=world.as_of, swaps=10)
     assert found.changed > 3
     assert found.overlap < 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rolecall.features.context import CandidateContext
-from rolecall.pipelines.evaluation.slices import LARGEST, candidate_slices, job_slices, reported
+from rolecall.pipelines.evaluation.slices import FEWEST, LARGEST, candidate_slices, job_slices, reported
 
 if TYPE_CHECKING:
     from conftest import World
@@ -60,6 +60,13 @@ def test_a_jobs_age_is_that_at_the_instant(world: World) -> None:
 
 def test_the_most_frequent_values_of_each_kind_are_reported() -> None:
     names = [[f"place={place}" for place in range(number)] + ["history=none"] for number in range(1, 12)]
-    assert reported(names) == sorted(["history=none", *(f"place={place}" for place in range(LARGEST))])
-    assert reported(names) == reported([list(reversed(one)) for one in reversed(names)])
+    every = reported(names, fewest=1)
+    assert every == sorted(["history=none", *(f"place={place}" for place in range(LARGEST))])
+    assert every == reported([list(reversed(one)) for one in reversed(names)], fewest=1)
     assert reported([]) == []
+
+
+def test_a_value_that_a_handful_of_targets_have_is_not_reported() -> None:
+    """The mean of one person's targets is what that person did."""
+    names = [["place=DE", "seniority=senior"]] * FEWEST + [["place=LI", "seniority=senior"]] * (FEWEST - 1)
+    assert reported(names) == ["place=DE", "seniority=senior"]

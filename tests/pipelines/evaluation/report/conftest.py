@@ -20,6 +20,7 @@ from rolecall.pipelines.evaluation.gate.champion import Sensitivity
 from rolecall.pipelines.evaluation.gate.power import Power, power_rows, power_words
 from rolecall.pipelines.evaluation.impressions import ImpressionQuality
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
+from rolecall.pipelines.evaluation.people_targets import PeopleTarget
 from rolecall.pipelines.evaluation.report.figures import Estimate, Report
 from rolecall.pipelines.evaluation.report.write import gather_report
 from rolecall.pipelines.evaluation.targets import Target
@@ -79,6 +80,7 @@ class Judged:
     champion: Evaluation | None
     verdict: Verdict
     titles: Mapping[str, str]
+    wishes: Mapping[str, str] | None = None
     rival: Evaluation | None = None
     people: tuple[Evaluation, Evaluation | None] | None = None
     fairness: Audit | None = None
@@ -237,14 +239,21 @@ def draw() -> Callable[..., Evaluation]:
 @pytest.fixture
 def judged() -> Judged:
     """A release that is better than its champion, with everything measured."""
-    people = evaluation(80, skill=0.5, seed=8, systems=(FUNNEL, "dense"))
+    jobs = evaluation(80, skill=0.5, seed=8, systems=(FUNNEL, "dense"))
+    asked = tuple(
+        PeopleTarget(job_id=one.job_ids[0], at=AT, candidate_ids=(f"{PERSON}-{row}",), labels=(2,))
+        for row, one in enumerate(jobs.targets)
+    )
+    named = {name: tuple((f"{PERSON}-{row}", f"{PERSON}-0") for row in range(80)) for name in jobs.lists}
+    people = replace(jobs, targets=asked, lists=named)
     return Judged(
         manifest=manifest(),
         evaluation=evaluation(),
         champion=evaluation(skill=0.55, seed=2),
         verdict=verdict(),
         titles={f"{JOB}-{row}": f"Title {row}" for row in range(JOBS)},
-        people=(replace(people, lists={}), replace(people, lists={})),
+        wishes={f"{PERSON}-{row}": f"Wish {row}" for row in range(70)},
+        people=(people, None),
         fairness=audit(),
         log=LogValue(release=logged(1), champion=logged(2)),
         power=seen(),
