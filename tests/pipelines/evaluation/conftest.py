@@ -36,12 +36,12 @@ class Words:
 
 
 @pytest.fixture(scope="module")
-def words(world: World) -> Words:
+def encoder(world: World) -> Words:
     return Words(world)
 
 
 @pytest.fixture(scope="module")
-def people(world: World, words: Words, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PeopleFunnel]:
+def people(world: World, encoder: Words, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PeopleFunnel]:
     """The people of the world ordered by content, all of whom agreed."""
     folder = tmp_path_factory.mktemp("people")
     agreed = world.candidates.with_columns(pl.lit(True).alias("consent"), pl.lit(None).alias("visibility"))
@@ -54,7 +54,7 @@ def people(world: World, words: Words, tmp_path_factory: pytest.TempPathFactory)
     yield PeopleFunnel(
         release_id="small",
         pairs=PeoplePairs(everybody, words, vectors, world.pairs),
-        texts=TextVectors(words),
+        texts=TextVectors(encoder),
         recall=PeopleRecall(index),
         coarse=ColumnSum(part.coarse_columns),
         fine=ColumnSum(part.fine_columns),

@@ -61,10 +61,10 @@ def test_a_name_changes_no_answer_in_either_direction(
 
 
 def test_an_embedder_that_reads_names_is_told_on(
-    world: World, rankers: TrainedRankers, asked: list[tuple[CandidateContext, datetime]], words: Any
+    world: World, rankers: TrainedRankers, asked: list[tuple[CandidateContext, datetime]], encoder: Any
 ) -> None:
     funnel = world.funnel(rankers)
-    funnel.profiles = ReadsNames(words)
+    funnel.profiles = ReadsNames(encoder)
     found = audit_fairness(funnel, asked, at=world.as_of, swaps=10)
     assert found.changed > 3
     assert found.overlap < 1
