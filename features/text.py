@@ -18,6 +18,13 @@ _PRONOUN = re.compile(
     rf"{NOT_BEFORE}(?:[Hh]e|[Ss]he|[Hh]im|[Hh]ers?|[Hh]is|[Hh]imself|[Hh]erself|Mr|Mrs|Ms|Miss|Herr|Frau)(?!{LETTER})\.?"
 )
 _SURNAME = re.compile(rf"[^\S\n]+[^\W\d_a-z]{LETTER}+(?=\s*(?:[,.:;|(\n]|$))")
+_COMPANY = re.compile(
+    rf"(?:[^\S\n]+(?:[^\W\d_a-z]{LETTER}*|&|und|and)){{0,3}}?[^\S\n]+"
+    r"(?:GmbH|mbH|AG|SE|KG|KGaA|OHG|Inc|Ltd|LLC|LLP|PLC|plc|Corp|Corporation|SARL|SAS|SpA|BV|NV|ApS|Oy|"
+    rf"Group|Gruppe|Holding|Stiftung|Foundation|University|Universit\u00e4t)(?!{LETTER})"
+)
+"""What makes a name on the same line an employer's or a school's: Robert Bosch GmbH, Anna University."""
+
 _WORD = re.compile(r"[^\W_]+(?:\+\+|#)?")
 _MAX_SKILLS = 12
 _DESCRIPTION_WORDS = 48
@@ -60,7 +67,7 @@ def resume_words(text: str | None, count: int) -> str:
     pieces = whole.split(maxsplit=count + _SPARE_WORDS)
     if len(pieces) > count + _SPARE_WORDS:
         kept = neutral(whole[: len(whole) - len(pieces[-1])]).split()
-        if len(kept) > count + 2:  # the last two may be a name that does not end there
+        if len(kept) > count + 6:  # the last ones may be a name that does not end there, or an employer's
             return " ".join(kept[:count])
     return _first_words(neutral(whole), count)
 
@@ -73,12 +80,13 @@ def desired_titles(candidate: CandidateContext) -> tuple[str, ...]:
 def neutral(text: str) -> str:
     """The text without GIVEN_NAMES, the family names behind them on their line, and pronouns that tell a sex.
 
-    Only words with a capital letter count as names. A name that is not in the list stays.
+    Only words with a capital letter count as names. A name that is not in the list stays, and so does one that a legal
+    form or the like follows: an employer's. Robert Bosch without one is taken for a person.
     """
     text = _PRONOUN.sub("", text)
     kept, end = [], 0
     for found in given_names(text):
-        if found.start() >= end:
+        if found.start() >= end and not _COMPANY.match(text, found.end()):
             kept.append(text[end : found.start()])
             family = _SURNAME.match(text, found.end())
             end = family.end() if family else found.end()

@@ -65,6 +65,19 @@ def test_what_stands_below_a_name_is_no_family_name() -> None:
     assert neutral("Maria Lopez\nElectrician") == "Electrician"
 
 
+def test_an_employer_that_is_called_like_a_person_keeps_its_name() -> None:
+    for kept in (
+        "welder at Robert Bosch GmbH since 2010",
+        "Eric Miller & Sons Ltd, carpenter",
+        "degree of Anna University",
+        "Otto Group: logistics",
+    ):
+        assert neutral(kept) == kept
+    assert neutral("Anna Schmidt\nRobert Bosch GmbH") == "Robert Bosch GmbH"
+    assert neutral("Anna Schmidt, University of Bonn") == "University of Bonn"  # a comma ends the name
+    assert neutral("Robert Bosch, welder") == "welder"
+
+
 def test_a_long_resume_of_names_alone_takes_no_time() -> None:
     begun = time.process_time()
     for text in ("Anna " * 800, ("Anna" + " " * 10) * 280, "Anna" + " " * 3990 + "x", "San " * 1000, "A" * 4000):
@@ -74,7 +87,8 @@ def test_a_long_resume_of_names_alone_takes_no_time() -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["Anna", "Smith", "Smith,", "Anna.", "she", "(He", "\n", "cook", "\u0301", "San"]), max_size=90
+        st.sampled_from(["Anna", "Smith", "Smith,", "Anna.", "she", "(He", "\n", "cook", "\u0301", "San", "GmbH", "&"]),
+        max_size=90,
     ),
     st.integers(0, 60),
 )
