@@ -12,7 +12,7 @@ import numpy as np
 
 from rolecall.pipelines.leaks.findings import Finding
 from rolecall.pipelines.leaks.matrix import Matrix
-from rolecall.pipelines.leaks.ranks import Array, Association, association, holm, ranks_within
+from rolecall.pipelines.leaks.ranks import Array, Association, association, ranks_within, rejected
 
 ROWS, FILE = "(order of rows)", "(order of requests)"
 
@@ -20,7 +20,7 @@ ROWS, FILE = "(order of rows)", "(order of requests)"
 def order_effects(matrix: Matrix, alpha: float) -> list[Finding]:
     """Whatever goes with the place of rows within requests, or of requests within the file."""
     told = dict(_associations(matrix))
-    named = holm({key: found.p for key, found in told.items()}, alpha)
+    named = rejected({key: found.p for key, found in told.items()}, alpha)
     return [
         Finding(
             kind="order",

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from rolecall.pipelines.evaluation.statistics import holm
+
 Array = npt.NDArray[np.float64]
 Key = TypeVar("Key")
 
@@ -79,14 +81,11 @@ def one_sided(z: float) -> float:
     return math.erfc(z / math.sqrt(2)) / 2
 
 
-def holm(p: Mapping[Key, float], alpha: float) -> list[Key]:
-    """The hypotheses rejected so that the chance of any false rejection is at most `alpha`, most certain first."""
-    rejected: list[Key] = []
-    for place, key in enumerate(sorted(p, key=lambda key: p[key])):
-        if not p[key] <= alpha / (len(p) - place):
-            break
-        rejected.append(key)
-    return rejected
+def rejected(p: Mapping[Key, float], alpha: float) -> list[Key]:
+    """The hypotheses rejected so that the chance of any false one is at most `alpha` (Holm), most certain first."""
+    ordered = sorted(p, key=lambda key: p[key])
+    adjusted = holm([p[key] for key in ordered])
+    return [key for key, value in zip(ordered, adjusted, strict=True) if value <= alpha]
 
 
 def _centred(values: npt.NDArray[Any], of: npt.NDArray[np.int64]) -> Array:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rolecall.pipelines.leaks.findings import Finding
 from rolecall.pipelines.leaks.matrix import Codes, Matrix
-from rolecall.pipelines.leaks.ranks import Array, holm, one_sided, ranks_within
+from rolecall.pipelines.leaks.ranks import Array, one_sided, ranks_within, rejected
 
 MARGIN = 0.15
 """Of the squared correlation: so much may the reliability, itself an estimate, be wrong."""
@@ -52,7 +52,7 @@ class _Agreement:
 def target_statistics(matrix: Matrix, alpha: float, *, seed: int = 7) -> list[Finding]:
     """Columns that agree with the mean label of askers or items more than honest columns can."""
     told = {(key, name): found for key in KEYS for name, found in _agreements(matrix, key, np.random.default_rng(seed))}
-    named = holm({key: found.p for key, found in told.items()}, alpha)
+    named = rejected({key: found.p for key, found in told.items()}, alpha)
     return [
         Finding(
             kind="target",
