@@ -15,12 +15,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource
+from feast.data_source import DataSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Bytes, Float64, String
 from hypothesis import HealthCheck, given, settings
 
-from rolecall.features.asof import AsofOfflineStore
+from rolecall.features.asof import AsofOfflineStore, DeltaSource
 from rolecall.features.asof.join import AsofView
 from tests.features.asof.cases import Case, cases, got
 from tests.features.asof.repository import DRIVER, HOUR, NOON, asked, feast_store, feature_view, parquet, stats, trips
@@ -302,3 +304,23 @@ def test_metadata_names_features_keys_and_span(home: Path) -> None:
     assert (metadata.features, metadata.keys) == (["stats:trips"], ["driver_id", "label"])
     span: tuple[datetime | None, datetime | None] = (metadata.min_event_timestamp, metadata.max_event_timestamp)
     assert span == (NOON, NOON + HOUR)
+
+
+def test_a_memory_bound_changes_no_row(home: Path) -> None:
+    """Rows that take 14 MB to join, in a file and in a table whose path Polars cannot read by itself, in 1 MiB."""
+    steps = [NOON + timedelta(minutes=step) for step in range(500)]
+    rows = pl.concat([stats(*((f"d{d}", at, at, float(d * 500 + s)) for s, at in enumerate(steps))) for d in range(80)])
+    frame = asked(*((f"d{n % 90}", NOON + timedelta(minutes=7 * n % 600, seconds=1)) for n in range(3000)))
+    path = home / "with a space" / "stats"
+    write_deltalake(path, rows)
+    table = DeltaSource(name="stats", path=str(path), timestamp_field="event_timestamp")
+    given: list[DataSource] = [parquet(home / "stats.parquet", rows), table]
+    for place, source in enumerate(given):
+        view = feature_view(source, {"trips": Float64}, ttl=HOUR)
+        free, bound = (
+            feast_store(home / f"{place}{name}", [DRIVER, view], **options)
+            for name, options in (("free", {}), ("bound", {"memory": "1MiB", "scratch": str(home)}))
+        )
+        expected = trips(free, frame)
+        assert trips(bound, frame) == expected
+        assert 0 < expected.count(None) < len(expected)
