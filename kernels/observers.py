@@ -33,6 +33,7 @@ class Observer(Protocol):
 
     def range(self) -> tuple[float, float]:
         """(low, high), low <= 0 <= high. Raises ValueError where nothing was observed."""
+        ...
 
 
 class MinMax:
