@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,11 @@ def write_batches(path: Path, frame: pl.DataFrame, parts: Parts, count: int) -> 
     table = (frame[order] if frame.height else frame.clear(1)).rechunk().to_arrow(compat_level=_OLDEST)
     batch = table.combine_chunks().to_batches()[0]
     ends = np.cumsum(sizes)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    with (
+        in_place(path) as unfinished,
+        pa.OSFile(str(unfinished), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
         for size, end in zip(sizes.tolist(), ends.tolist(), strict=True):
             writer.write_batch(batch.slice(end - size, size))
     return [int(size) for size in sizes]
@@ -37,6 +43,17 @@ def read_batches(paths: Sequence[Path], part: int) -> pl.DataFrame:
         with pa.OSFile(str(path), "rb") as source:
             batches.append(pa.ipc.open_file(source).get_batch(part))
     return pl.DataFrame(pa.Table.from_batches(batches))
+
+
+@contextmanager
+def in_place(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` once the block is through: a task run twice leaves one whole file."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def key_parts(rows: pl.DataFrame, columns: Sequence[str], count: int) -> Parts:

@@ -24,7 +24,7 @@ from rolecall.features.asof.match import FeatureRows, match
 from rolecall.features.asof.pieces import key_parts, read_batches, with_aligned_keys, write_batches
 from rolecall.features.asof.plan import ROW, Piece, Plan, Scattered, Slice, Split
 
-_SAMPLE = 64
+_SAMPLE = 16
 _EVER = 2**63 - 1
 
 
