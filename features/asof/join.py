@@ -66,6 +66,8 @@ def asof_join(
     A row of a view is seen where `event <= T` and `event >= T - ttl`; the newest wins (ties: `AsofView`). Exactly one
     output row an entity row; null where nothing matches, where a part of the key is null (or NaN), or T is.
     `known_only`: rows with `created > T`, or without `created` in a view that has it, do not exist at T.
+    `memory`: where the join would take more bytes than this beyond `entities` and the result, it is done in parts
+    with files below `scratch` (default: the system's temporary folder); None never does that.
     Raises AsofInputError for inputs that cannot be joined, before anything is read.
     """
     check(entities.schema, views, timestamp)
