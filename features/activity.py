@@ -4,56 +4,49 @@ Each function takes table rows and gives one row a key and instant, with the ins
 joins the newest row at or before a request's time T, so an instant says from when on a row may be known:
 
 - an event is known strictly after it happened: its row is stamped one microsecond later;
-- a daily snapshot counts whole UTC days and is stamped with the midnight that ends the last of them;
+- a job's daily snapshot counts whole UTC days and is stamped with the midnight that ends the last of them;
 - a profile or rating is known from the moment it was recorded.
 
-Rates are shrunk towards a constant and not towards a mean over everyone: a candidate's own features must not
-move when other candidates do something (`pipelines/leaks` audits that).
+A candidate's row is a state (`candidate_state.py`) from which the numbers of any later instant follow. Rates are shrunk
+towards a constant and not towards a mean over everyone: a candidate's own features must not move when other candidates
+do something (`pipelines/leaks` audits that).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
 from rolecall.features import view_features
-from rolecall.features.feature import names
+from rolecall.features.candidate_state import (
+    ACTIVITY_STATE_COLUMNS,
+    COUNTED,
+    HISTORY_STATE_COLUMNS,
+    PRIOR_RATE,
+    PRIOR_WEIGHT,
+    ActivityState,
+    HistoryState,
+)
+from rolecall.features.feature import Feature, names
 from rolecall.features.schema import ENGAGEMENT_EVENTS
 from rolecall.features.view_features import WINDOWS_DAYS
-
-PRIOR_RATE = 0.1
-PRIOR_WEIGHT = 10.0
-MAX_REMEMBERED = 200
-"""Newest applied and dismissed jobs kept for the re-rank policy."""
 
 MAX_RESUME = 2_000
 """Characters of a résumé kept for ranking; the embedder reads fewer."""
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 _COUNTED = ("impressions", "engagements", "applies")
+_TOTALS = ("job_applies_total", "job_applicants_total")
 _BLOCK_ROWS = 50_000
-
-
-CANDIDATE_ACTIVITY_COLUMNS = names(view_features.activity("candidate"))
-JOB_ACTIVITY_COLUMNS = names(view_features.activity("job"))
-EMPLOYER_COLUMNS = names(view_features.EMPLOYER_RATING)
-HISTORY_LIST_COLUMNS = names(view_features.HISTORY, "list")
-HISTORY_NUMBER_COLUMNS = names(view_features.HISTORY, "number")
+JOB_ACTIVITY_COLUMNS = names(view_features.JOB_ACTIVITY)
 PROFILE_LIST_COLUMNS = names(view_features.PROFILE, "list")
 PROFILE_TEXT_COLUMNS = names(view_features.PROFILE, "text")
 PROFILE_NUMBER_COLUMNS = names(view_features.PROFILE, "number")
-
-_HISTORY_SCHEMA: dict[str, Any] = {
-    "candidate_id": pl.String,
-    "event_timestamp": TIMESTAMP,
-    **dict.fromkeys(HISTORY_LIST_COLUMNS, pl.List(pl.String)),
-    **dict.fromkeys(HISTORY_NUMBER_COLUMNS, pl.Float64),
-}
 
 
 def candidate_history(events: pl.DataFrame, *, history_length: int) -> pl.DataFrame:
@@ -62,25 +55,26 @@ def candidate_history(events: pl.DataFrame, *, history_length: int) -> pl.DataFr
     `recent_job_ids`: at most `history_length` distinct jobs, the most recently engaged with last.
     Two events at one instant make one row, so the newest row is never ambiguous.
     """
-    told = (
-        _by_candidates(events)
-        .filter(pl.col("kind").is_in([*ENGAGEMENT_EVENTS, "dismiss"]))
-        .sort("candidate_id", "occurred_at", "event_id")
-        .select("candidate_id", "occurred_at", "job_id", "kind", "dwell_seconds")
-    )
-    rows = list(_remember(told.iter_rows(), history_length))
-    frame = pl.DataFrame(rows, schema=_HISTORY_SCHEMA, orient="row")
-    return frame.with_columns(pl.col("event_timestamp") + timedelta(microseconds=1))
+    told = _told(events, (*ENGAGEMENT_EVENTS, "dismiss"), "dwell_seconds")
+    return _states(told, lambda: HistoryState(length=history_length), HISTORY_STATE_COLUMNS, view_features.HISTORY)
 
 
-def candidate_activity(events: pl.DataFrame, *, start: datetime, end: datetime) -> pl.DataFrame:
-    """Daily snapshots of each candidate's own activity, stamped from `start` to `end` inclusive."""
-    return _snapshots(_by_candidates(events), "candidate", start, end)
+def candidate_activity(events: pl.DataFrame, *, start: datetime) -> pl.DataFrame:
+    """One row an instant at which a candidate was shown jobs or engaged with some, from `start` on; of those before
+    `start` the last one."""
+    told = _told(events, COUNTED)
+    return _states(told, ActivityState, ACTIVITY_STATE_COLUMNS, view_features.CANDIDATE_STATE, start=start)
 
 
 def job_activity(events: pl.DataFrame, *, start: datetime, end: datetime) -> pl.DataFrame:
-    """Daily snapshots of what all candidates did with each job, stamped from `start` to `end` inclusive."""
-    return _snapshots(_by_candidates(events), "job", start, end)
+    """Daily snapshots of what all candidates did with each job, stamped from `start` to `end` inclusive: one for every
+    midnight that a job was active in the 30 days before.
+
+    Jobs are worked off block by block: a day with activity stands behind thirty snapshots, and all of them at once
+    would take thirty times the log's memory.
+    """
+    daily = _daily_counts(_by_candidates(events))
+    return pl.concat([_stamped(block, start, end) for block in _blocks(daily)])
 
 
 def employer_rating(employers: pl.DataFrame) -> pl.DataFrame:
@@ -125,75 +119,68 @@ def candidate_consent(candidates: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-@dataclass(kw_only=True)
-class _Memory:
-    """What is remembered of one candidate while their events go by in order."""
+class _State(Protocol):
+    """A state of one candidate that takes events and dumps itself as a row."""
 
-    length: int
-    recent: dict[str, None] = field(default_factory=dict)
-    applied: dict[str, None] = field(default_factory=dict)
-    dismissed: dict[str, None] = field(default_factory=dict)
-    engagements: int = 0
-    dwell: float = 0.0
-    dwells: int = 0
-    last_engaged: float | None = None
-
-    def take(self, at: datetime, job_id: str, kind: str, dwell: float | None) -> None:
-        if kind == "dismiss":
-            self.dismissed[job_id] = None
-            return
-        self.recent.pop(job_id, None)
-        self.recent[job_id] = None
-        if len(self.recent) > self.length:
-            del self.recent[next(iter(self.recent))]
-        if kind == "apply":
-            self.applied[job_id] = None
-        self.engagements += 1
-        self.last_engaged = at.timestamp()
-        if dwell is not None:
-            self.dwell += dwell
-            self.dwells += 1
-
-    def row(self) -> tuple[object, ...]:
-        return (
-            list(self.recent),
-            list(self.applied)[-MAX_REMEMBERED:],
-            list(self.dismissed)[-MAX_REMEMBERED:],
-            float(self.engagements),
-            float(len(self.applied)),
-            float(len(self.dismissed)),
-            self.dwell / self.dwells if self.dwells else None,
-            self.last_engaged,
-        )
+    def take(self, kind: str, job_id: str, at_us: int, /, *rest: Any) -> None: ...
+    def row(self) -> tuple[object, ...]: ...
 
 
-def _remember(rows: Iterable[Sequence[Any]], length: int) -> Iterable[tuple[object, ...]]:
-    memory = _Memory(length=length)
-    previous: tuple[str, datetime] | None = None
-    for candidate, at, job_id, kind, dwell in rows:
-        if previous is not None and previous != (candidate, at):
-            yield (*previous, *memory.row())
-        if previous is None or previous[0] != candidate:
-            memory = _Memory(length=length)
-        memory.take(at, job_id, kind, dwell)
-        previous = (candidate, at)
-    if previous is not None:
-        yield (*previous, *memory.row())
+def _told(events: pl.DataFrame, kinds: Sequence[str], *rest: str) -> pl.DataFrame:
+    """What candidates did of these kinds: candidate, microseconds, kind, job and `rest`, in order of time."""
+    return (
+        _by_candidates(events)
+        .filter(pl.col("kind").is_in(kinds))
+        .sort("candidate_id", "occurred_at", "event_id")
+        .select("candidate_id", pl.col("occurred_at").dt.epoch("us"), "kind", "job_id", *rest)
+    )
 
 
-def _snapshots(events: pl.DataFrame, entity: str, start: datetime, end: datetime) -> pl.DataFrame:
-    """Window counts for every midnight that a key was active in the 30 days before.
+def _states(
+    told: pl.DataFrame,
+    begin: Callable[[], _State],
+    columns: Sequence[str],
+    features: Sequence[Feature],
+    start: datetime | None = None,
+) -> pl.DataFrame:
+    """The state of each candidate at each instant of theirs, stamped a microsecond later."""
+    first = -(2**63) if start is None else int(start.timestamp() * 1e6)
+    types = {feature.name: _TYPES[feature.kind] for feature in features}
+    schema = {"candidate_id": pl.String, "event_timestamp": pl.Int64, **{name: types[name] for name in columns}}
+    blocks = [
+        pl.DataFrame(rows, schema=schema, orient="row") for rows in _in_blocks(_dumps(told.iter_rows(), begin, first))
+    ]
+    frame = pl.concat([pl.DataFrame(schema=schema), *blocks])
+    return frame.with_columns((pl.col("event_timestamp") + 1).cast(TIMESTAMP))
 
-    Keys are worked off block by block: a day with activity stands behind thirty snapshots, and all of them at once
-    would take thirty times the log's memory.
-    """
-    daily = _daily_counts(events, f"{entity}_id")
-    return pl.concat([_stamped(block, entity, start, end) for block in _blocks(daily, f"{entity}_id")])
+
+_TYPES: dict[str, Any] = {"number": pl.Float64, "text": pl.String, "list": pl.List(pl.String)}
 
 
-def _blocks(daily: pl.DataFrame, key: str) -> Iterable[pl.DataFrame]:
-    """Rows in order of key, cut where a key ends after every `_BLOCK_ROWS` rows; one block where there is no row."""
-    ends = np.append(np.flatnonzero((daily[key] != daily[key].shift(-1)).fill_null(True).to_numpy()) + 1, daily.height)
+def _dumps(rows: Iterable[Sequence[Any]], begin: Callable[[], _State], first: int) -> Iterator[tuple[object, ...]]:
+    """(candidate, microseconds, state) whenever an instant of a candidate is over; before `first` only the last one."""
+    state, who, at = begin(), None, 0
+    for candidate, instant, kind, job_id, *rest in rows:
+        if who is not None and (candidate, instant) != (who, at) and (candidate != who or instant >= first):
+            yield (who, at, *state.row())
+        if candidate != who:
+            state = begin()
+        state.take(kind, job_id, instant, *rest)
+        who, at = candidate, instant
+    if who is not None:
+        yield (who, at, *state.row())
+
+
+def _in_blocks(rows: Iterator[tuple[object, ...]]) -> Iterator[list[tuple[object, ...]]]:
+    while block := list(itertools.islice(rows, _BLOCK_ROWS)):
+        yield block
+
+
+def _blocks(daily: pl.DataFrame) -> Iterable[pl.DataFrame]:
+    """Rows in order of job, cut where a job ends after every `_BLOCK_ROWS` rows; one block where there is no row."""
+    ends = np.append(
+        np.flatnonzero((daily["job_id"] != daily["job_id"].shift(-1)).fill_null(True).to_numpy()) + 1, daily.height
+    )
     first = 0
     while True:
         place = np.searchsorted(ends, min(first + _BLOCK_ROWS, daily.height))
@@ -203,49 +190,60 @@ def _blocks(daily: pl.DataFrame, key: str) -> Iterable[pl.DataFrame]:
             return
 
 
-def _stamped(daily: pl.DataFrame, entity: str, start: datetime, end: datetime) -> pl.DataFrame:
-    key = f"{entity}_id"
-    aged = daily.drop("total").join(
+def _stamped(daily: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
+    aged = daily.drop(_TOTALS).join(
         pl.DataFrame({"age": range(1, WINDOWS_DAYS[-1] + 1)}, schema={"age": pl.Int64}), how="cross"
     )
     stamped = aged.with_columns(
         (pl.col("day") + pl.duration(days=pl.col("age"))).cast(TIMESTAMP).alias("event_timestamp")
     ).filter(pl.col("event_timestamp").is_between(start, end))
-    counts = stamped.group_by(key, "event_timestamp").agg(
-        pl.col(name).filter(pl.col("age") <= days).sum().cast(pl.Float64).alias(f"{entity}_{name}_{days}d")
+    counts = stamped.group_by("job_id", "event_timestamp").agg(
+        pl.col(name).filter(pl.col("age") <= days).sum().cast(pl.Float64).alias(f"job_{name}_{days}d")
         for days in WINDOWS_DAYS
         for name in _COUNTED
     )
     totals = daily.select(
-        key,
+        "job_id",
         (pl.col("day") + pl.duration(days=1)).cast(TIMESTAMP).alias("event_timestamp"),
-        pl.col("total").cast(pl.Float64).alias(f"{entity}_applies_total"),
-    ).sort("event_timestamp", key)
-    joined = counts.sort("event_timestamp", key).join_asof(
-        totals, on="event_timestamp", by=key, strategy="backward", check_sortedness=False
+        *[pl.col(name).cast(pl.Float64) for name in _TOTALS],
+    ).sort("event_timestamp", "job_id")
+    joined = counts.sort("event_timestamp", "job_id").join_asof(
+        totals, on="event_timestamp", by="job_id", strategy="backward", check_sortedness=False
     )
-    return joined.with_columns(_rates(entity)).select(key, "event_timestamp", *names(view_features.activity(entity)))
+    return joined.with_columns(_rates()).select("job_id", "event_timestamp", *JOB_ACTIVITY_COLUMNS)
 
 
-def _daily_counts(events: pl.DataFrame, key: str) -> pl.DataFrame:
+def _daily_counts(events: pl.DataFrame) -> pl.DataFrame:
+    """Counts by job and day, and what they add up to by the end of the day."""
     kinds = (["impression"], list(ENGAGEMENT_EVENTS), ["apply"])
+    day = pl.col("occurred_at").dt.truncate("1d").alias("day")
+    applied = (
+        events.filter(pl.col("kind") == "apply").group_by("job_id", "candidate_id").agg(pl.col("occurred_at").min())
+    )
+    new = applied.group_by("job_id", day).agg(pl.len().alias("applicants"))
     return (
-        events.group_by(key, pl.col("occurred_at").dt.truncate("1d").alias("day"))
+        events.group_by("job_id", day)
         .agg(pl.col("kind").is_in(names).sum().alias(name) for name, names in zip(_COUNTED, kinds, strict=True))
-        .sort(key, "day")
-        .with_columns(pl.col("applies").cum_sum().over(key).alias("total"))
+        .join(new, on=["job_id", "day"], how="left")
+        .sort("job_id", "day")
+        .with_columns(
+            pl.col(name).fill_null(0).cum_sum().over("job_id").alias(f"job_{name}_total")
+            for name in ("applies", "applicants")
+        )
+        .drop("applicants")
     )
 
 
-def _rates(entity: str) -> list[pl.Expr]:
+def _rates() -> list[pl.Expr]:
     """Shrunk rates. A source that logs no impressions has at least one behind each engagement."""
-    engaged = pl.col(f"{entity}_engagements_30d")
-    shown = pl.max_horizontal(f"{entity}_impressions_30d", engaged) + PRIOR_WEIGHT
-    applied = pl.col(f"{entity}_applies_30d")
+    engaged = pl.col("job_engagements_30d")
+    shown = pl.max_horizontal("job_impressions_30d", engaged) + PRIOR_WEIGHT
+    applied = pl.col("job_applies_30d")
     prior = PRIOR_RATE * PRIOR_WEIGHT
     return [
-        ((engaged + prior) / shown).alias(f"{entity}_engagement_rate_30d"),
-        ((applied + prior) / (engaged + PRIOR_WEIGHT)).alias(f"{entity}_apply_rate_30d"),
+        ((engaged + prior) / shown).alias("job_engagement_rate_30d"),
+        ((applied + prior) / (engaged + PRIOR_WEIGHT)).alias("job_apply_rate_30d"),
+        ((pl.col("job_engagements_1d") + 1) / (pl.col("job_engagements_7d") / 7 + 1)).alias("job_velocity"),
     ]
 
 

@@ -1,26 +1,30 @@
 """From feature rows to the CandidateContext that the funnel reads: one function, offline and online.
 
 A row is what `FeatureStore.historical` or `FeatureStore.online_candidates` gives of the candidate views, by
-column name, with None (or nothing) for what is not known.
+column name, with None (or nothing) for what is not known. Offline it is the newest row before the instant and there is
+nothing to add; online it is the newest row of the last run, and what was posted since is laid over it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from rolecall.features.activity import PROFILE_TEXT_COLUMNS
+from rolecall.features.candidate_state import ACTIVITY_STATE_COLUMNS, ActivityState, HistoryState
 from rolecall.features.context import CandidateContext
-from rolecall.features.schema import ENGAGEMENT_EVENTS
-from rolecall.features.views import HOURS_SINCE_ENGAGEMENT, candidate_feature_columns
+from rolecall.features.views import candidate_feature_columns
 
-_SECONDS_AN_HOUR = 3600.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_UNBOUNDED = 1_000_000
+_RANKED = frozenset(candidate_feature_columns("ranker_full"))
+_NOT_KNOWING = frozenset(ACTIVITY_STATE_COLUMNS)
 
 
 class CandidateEvent(Protocol):
-    """What `with_events` needs of an event."""
+    """What `candidate_context` needs of an event."""
 
     @property
     def job_id(self) -> str: ...
@@ -28,82 +32,56 @@ class CandidateEvent(Protocol):
     def kind(self) -> str: ...
     @property
     def occurred_at(self) -> datetime: ...
+    @property
+    def dwell_seconds(self) -> float | None: ...
 
 
-def candidate_context(candidate_id: str, row: Mapping[str, Any], *, at: datetime) -> CandidateContext:
-    """The candidate as known at `at`. `known` is False where no view has anything of them."""
+def candidate_context(
+    candidate_id: str,
+    row: Mapping[str, Any],
+    *,
+    at: datetime,
+    events: Sequence[CandidateEvent] = (),
+    history_length: int | None = None,
+) -> CandidateContext:
+    """The candidate as known at `at`: the row, and those of the candidate's own `events` that lie before `at`.
+
+    `events` are such as the row does not count yet; their order does not matter.
+
+    `known` is False where no profile is recorded and nothing was done; to be shown something makes nobody known.
+    `history_length`: the setting; needed where there are events.
+    """
+    history = HistoryState.of(row, length=history_length or _UNBOUNDED)
+    activity = ActivityState.of(row)
+    instant = microseconds(at)
+    for event in sorted((one for one in events if one.occurred_at < at), key=lambda one: one.occurred_at):
+        happened = microseconds(event.occurred_at)
+        history.take(event.kind, event.job_id, happened, event.dwell_seconds)
+        activity.take(event.kind, event.job_id, happened)
     texts = {name: row.get(name) or None for name in PROFILE_TEXT_COLUMNS if name != "resume_text"}
+    numbers = history.activity(instant) | activity.activity(instant)
+    told = any(value is not None for name, value in row.items() if name not in _NOT_KNOWING)
     return CandidateContext(
         candidate_id=candidate_id,
-        known=any(value is not None for value in row.values()),
+        known=told or history.until_us is not None,
         desired_titles=_texts(row, "desired_titles"),
         resume_text=row.get("resume_text") or "",
         skills=_texts(row, "skills"),
         lat=row.get("lat"),
         lon=row.get("lon"),
-        history=_texts(row, "recent_job_ids"),
-        applied=frozenset(_texts(row, "applied_job_ids")),
-        dismissed=frozenset(_texts(row, "dismissed_job_ids")),
-        activity=_activity(row, at),
+        history=tuple(history.recent),
+        applied=frozenset(history.applied),
+        dismissed=frozenset(history.dismissed),
+        activity={name: number for name, number in numbers.items() if name in _RANKED},
+        sightings=activity.sightings(instant),
         **texts,
     )
 
 
-def with_events(
-    context: CandidateContext,
-    events: Sequence[CandidateEvent],
-    *,
-    at: datetime,
-    history_length: int,
-    stored_until: datetime | None = None,
-) -> CandidateContext:
-    """The context at `at` after the candidate's own events, oldest first, as the next run's row will tell it.
-
-    Events that the stored row already counts may be given again. Those up to `stored_until`, the row's newest
-    engagement, leave history and counts as they are; a job applied to or dismissed then stays so, however late it
-    was posted. Daily snapshots and `mean_dwell_seconds` wait for the next run.
-    """
-    if not events:
-        return context
-    history = dict.fromkeys(context.history)
-    applied, dismissed = set(context.applied), set(context.dismissed)
-    engaged: list[datetime] = []
-    for event in events:
-        newer = stored_until is None or event.occurred_at > stored_until
-        if newer and event.kind in ENGAGEMENT_EVENTS:
-            history.pop(event.job_id, None)
-            history[event.job_id] = None
-            engaged.append(event.occurred_at)
-        if event.kind == "apply":
-            applied.add(event.job_id)
-        if event.kind == "dismiss":
-            dismissed.add(event.job_id)
-    more = {
-        "engagement_count": len(engaged),
-        "apply_count": len(applied - context.applied),
-        "dismiss_count": len(dismissed - context.dismissed),
-    }
-    activity = {**context.activity, **{name: context.activity.get(name, 0.0) + n for name, n in more.items()}}
-    if engaged:
-        activity[HOURS_SINCE_ENGAGEMENT] = (at - engaged[-1]).total_seconds() / _SECONDS_AN_HOUR
-    return replace(
-        context,
-        known=True,
-        history=tuple(history)[-history_length:],
-        applied=frozenset(applied),
-        dismissed=frozenset(dismissed),
-        activity=activity,
-    )
+def microseconds(at: datetime) -> int:
+    """Exact microseconds since 1970."""
+    return (at - _EPOCH) // _MICROSECOND
 
 
 def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(row.get(name) or ())
-
-
-def _activity(row: Mapping[str, Any], at: datetime) -> dict[str, float]:
-    """Known numbers only: a name that is absent is missing, never zero."""
-    known = {name: float(row[name]) for name in candidate_feature_columns("ranker_full") if row.get(name) is not None}
-    last = row.get("last_engaged_epoch")
-    if last is not None:
-        known[HOURS_SINCE_ENGAGEMENT] = (at.timestamp() - float(last)) / _SECONDS_AN_HOUR
-    return known

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rolecall.features.candidate_state import Sighting
+
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateContext:
@@ -13,7 +15,8 @@ class CandidateContext:
 
     `history`: ids of distinct jobs the candidate engaged with (ENGAGEMENT_EVENTS), oldest first.
     `applied`, `dismissed`: ids for the re-rank policy. `activity`: numeric features of the feature
-    views, by column name; a name that is absent is missing (NaN), never zero.
+    views, by column name; a name that is absent is missing (NaN), never zero. `sightings`: by job id, what the
+    candidate was shown and did in the last days.
     `known`: False for an inline profile and for an id no table has.
     """
 
@@ -32,6 +35,7 @@ class CandidateContext:
     applied: frozenset[str] = frozenset()
     dismissed: frozenset[str] = frozenset()
     activity: Mapping[str, float] = field(default_factory=dict)
+    sightings: Mapping[str, Sighting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ class Feature:
     """One column of a feature view, or one value computed at a request.
 
     `meaning`: one sentence without a full stop. `unit`: what one of it is ("jobs", "share", "km", "seconds"; "" for
-    texts). `window`: the time it looks at ("7 days", `EVER`, `AS_RECORDED`).
+    texts). `window`: the time it looks at ("7 days", `EVER`, `AS_RECORDED`). `internal`: kept to compute others from;
+    no ranker reads it as it is.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Feature:
     meaning: str
     unit: str = ""
     window: str = AS_RECORDED
+    internal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

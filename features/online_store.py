@@ -37,6 +37,9 @@ from rolecall.platform.errors import InputError
 from rolecall.platform.settings import FeatureSettings
 
 Row = Mapping[str, object]
+COUNTED = "features:counted"
+"""Watermark in the event log up to which events are in the tables that the stored rows were computed from."""
+
 _READ = 5_000
 _WRITE = 2_000
 _NO_KEY = ""

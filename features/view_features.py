@@ -7,6 +7,9 @@ from rolecall.features.feature import EVER, Feature
 WINDOWS_DAYS = (1, 7, 30)
 """Days that windowed counts look back."""
 
+SEEN_DAYS = 14
+"""Days that single jobs shown to a candidate, or engaged with, are remembered."""
+
 PROFILE = (
     Feature(name="desired_titles", kind="list", meaning="job titles the candidate is looking for"),
     Feature(name="skills", kind="list", meaning="skills the candidate lists"),
@@ -15,8 +18,8 @@ PROFILE = (
     Feature(name="city", kind="text", meaning="the city the candidate lives in"),
     Feature(name="region", kind="text", meaning="the region the candidate lives in"),
     Feature(name="country", kind="text", meaning="the country the candidate lives in"),
-    Feature(name="lat", meaning="latitude of the candidate's place", unit="degrees"),
-    Feature(name="lon", meaning="longitude of the candidate's place", unit="degrees"),
+    Feature(name="lat", meaning="latitude of the candidate's place", unit="degrees", internal=True),
+    Feature(name="lon", meaning="longitude of the candidate's place", unit="degrees", internal=True),
 )
 
 HISTORY = (
@@ -28,7 +31,10 @@ HISTORY = (
         window=EVER,
     ),
     Feature(
-        name="applied_job_ids", kind="list", meaning="jobs the candidate applied to, the newest at the end", window=EVER
+        name="applied_job_ids",
+        kind="list",
+        meaning="jobs the candidate applied to, the newest at the end",
+        window=EVER,
     ),
     Feature(
         name="dismissed_job_ids",
@@ -37,10 +43,51 @@ HISTORY = (
         window=EVER,
     ),
     Feature(
-        name="engagement_count", meaning="views, clicks, saves and applies of the candidate", unit="events", window=EVER
+        name="engagement_count",
+        meaning="views, clicks, saves and applies of the candidate",
+        unit="events",
+        window=EVER,
     ),
     Feature(name="apply_count", meaning="different jobs the candidate applied to", unit="jobs", window=EVER),
     Feature(name="dismiss_count", meaning="different jobs the candidate dismissed", unit="jobs", window=EVER),
+    Feature(
+        name="recent_at_us",
+        kind="text",
+        meaning="when each of recent_job_ids was engaged with last, microseconds since 1970",
+        window=EVER,
+        internal=True,
+    ),
+    Feature(
+        name="dwell_ms_total",
+        meaning="time spent on jobs, where it was measured",
+        unit="milliseconds",
+        window=EVER,
+        internal=True,
+    ),
+    Feature(
+        name="dwell_count",
+        meaning="engagements whose time was measured",
+        unit="events",
+        window=EVER,
+        internal=True,
+    ),
+    Feature(
+        name="last_engaged_us",
+        meaning="instant of the newest engagement",
+        unit="microseconds since 1970",
+        window=EVER,
+        internal=True,
+    ),
+    Feature(
+        name="history_until_us",
+        meaning="instant of the newest event the row counts",
+        unit="microseconds since 1970",
+        window=EVER,
+        internal=True,
+    ),
+)
+
+HISTORY_DERIVED = (
     Feature(
         name="mean_dwell_seconds",
         meaning="mean time spent on a job, where it was measured",
@@ -48,46 +95,150 @@ HISTORY = (
         window=EVER,
     ),
     Feature(
-        name="last_engaged_epoch",
-        meaning="instant of the newest engagement; rankers read the hours since",
-        unit="seconds since 1970",
+        name="hours_since_engagement",
+        meaning="time since the candidate last engaged with a job",
+        unit="hours",
         window=EVER,
     ),
 )
+"""Computed at an instant from the newest row and what was posted since: `candidate_state.HistoryState.activity`."""
 
-_WHO = {"candidate": "of the candidate", "job": "of all candidates with the job"}
-_COUNTED = {
-    "impressions": ("jobs shown", "impressions"),
-    "engagements": ("views, clicks, saves and applies", "events"),
-    "applies": ("applications", "events"),
+
+def _days(days: int) -> str:
+    return "1 day" if days == 1 else f"{days} days"
+
+
+CANDIDATE_STATE = (
+    Feature(
+        name="days_before",
+        kind="text",
+        meaning="impressions, views, clicks, saves and applies of each active day before the newest",
+        window=_days(WINDOWS_DAYS[-1]),
+        internal=True,
+    ),
+    Feature(
+        name="day_counts",
+        kind="text",
+        meaning="the same of the newest active day so far",
+        window="1 day",
+        internal=True,
+    ),
+    Feature(
+        name="seen_before",
+        kind="text",
+        meaning="for each job and active day before the newest: times shown, and what the candidate did with it",
+        window=_days(SEEN_DAYS),
+        internal=True,
+    ),
+    Feature(
+        name="seen_today",
+        kind="text",
+        meaning="the same of the newest active day so far",
+        window="1 day",
+        internal=True,
+    ),
+    Feature(
+        name="candidate_applies_total",
+        meaning="applications of the candidate",
+        unit="events",
+        window=EVER,
+    ),
+    Feature(
+        name="last_shown_us",
+        meaning="instant of the newest impression",
+        unit="microseconds since 1970",
+        window=EVER,
+        internal=True,
+    ),
+    Feature(
+        name="last_applied_us",
+        meaning="instant of the newest application",
+        unit="microseconds since 1970",
+        window=EVER,
+        internal=True,
+    ),
+    Feature(
+        name="activity_until_us",
+        meaning="instant of the newest event the row counts",
+        unit="microseconds since 1970",
+        window=EVER,
+        internal=True,
+    ),
+)
+
+_COUNTS = {
+    "impressions": ("jobs shown to the candidate", "impressions"),
+    "views": ("jobs the candidate viewed", "events"),
+    "clicks": ("jobs the candidate clicked", "events"),
+    "saves": ("jobs the candidate saved", "events"),
+    "applies": ("applications of the candidate", "events"),
 }
-
-
-def activity(entity: str) -> tuple[Feature, ...]:
-    """Windowed counts and shrunk rates, for `entity` candidate or job."""
-    who = _WHO[entity]
-    counts = tuple(
-        Feature(name=f"{entity}_{name}_{days}d", meaning=f"{what} {who}", unit=unit, window=_days(days))
+CANDIDATE_ACTIVITY = (
+    *(
+        Feature(name=f"candidate_{name}_{days}d", meaning=meaning, unit=unit, window=_days(days))
         for days in WINDOWS_DAYS
-        for name, (what, unit) in _COUNTED.items()
-    )
-    return (
-        *counts,
-        Feature(
-            name=f"{entity}_engagement_rate_30d",
-            meaning=f"engagements an impression {who}, shrunk towards a constant",
-            unit="share",
-            window=_days(30),
-        ),
-        Feature(
-            name=f"{entity}_apply_rate_30d",
-            meaning=f"applications an engagement {who}, shrunk towards a constant",
-            unit="share",
-            window=_days(30),
-        ),
-        Feature(name=f"{entity}_applies_total", meaning=f"applications {who}", unit="events", window=EVER),
-    )
+        for name, (meaning, unit) in _COUNTS.items()
+    ),
+    Feature(
+        name="candidate_engagement_rate_30d",
+        meaning="views, clicks, saves and applies an impression, drawn towards a constant",
+        unit="share",
+        window="30 days",
+    ),
+    Feature(
+        name="candidate_apply_rate_30d",
+        meaning="applications an engagement, drawn towards a constant",
+        unit="share",
+        window="30 days",
+    ),
+    Feature(
+        name="hours_since_shown",
+        meaning="time since the candidate was last shown a job",
+        unit="hours",
+        window=EVER,
+    ),
+    Feature(name="hours_since_apply", meaning="time since the candidate last applied", unit="hours", window=EVER),
+)
+"""Computed at an instant from the newest row and what was posted since: `candidate_state.ActivityState.activity`."""
 
+_JOB_COUNTS = {
+    "impressions": ("times the job was shown to anybody", "impressions"),
+    "engagements": ("views, clicks, saves and applies of all candidates", "events"),
+    "applies": ("applications of all candidates", "events"),
+}
+JOB_ACTIVITY = (
+    *(
+        Feature(name=f"job_{name}_{days}d", meaning=meaning, unit=unit, window=_days(days))
+        for days in WINDOWS_DAYS
+        for name, (meaning, unit) in _JOB_COUNTS.items()
+    ),
+    Feature(
+        name="job_engagement_rate_30d",
+        meaning="engagements an impression of the job, drawn towards a constant",
+        unit="share",
+        window="30 days",
+    ),
+    Feature(
+        name="job_apply_rate_30d",
+        meaning="applications an engagement with the job, drawn towards a constant",
+        unit="share",
+        window="30 days",
+    ),
+    Feature(name="job_applies_total", meaning="applications of all candidates", unit="events", window=EVER),
+    Feature(
+        name="job_applicants_total",
+        meaning="different candidates who applied so far",
+        unit="candidates",
+        window=EVER,
+    ),
+    Feature(
+        name="job_velocity",
+        meaning="engagements of the last day over those of a day of the last seven, one added to each",
+        unit="ratio",
+        window="7 days",
+    ),
+)
+"""Snapshots of the midnight before."""
 
 EMPLOYER_RATING = (
     Feature(name="employer_rating", meaning="the employer's rating as known then", unit="points"),
@@ -100,7 +251,3 @@ CONSENT = (
     Feature(name="visibility", kind="text", meaning="which employers may see the candidate, one of VISIBILITIES"),
     Feature(name="consent", meaning="1 where the candidate agreed to be recommended to employers", unit="yes or no"),
 )
-
-
-def _days(days: int) -> str:
-    return "1 day" if days == 1 else f"{days} days"

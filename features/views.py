@@ -20,7 +20,8 @@ SNAPSHOT_TTL = timedelta(days=2)
 class ViewShape:
     """A feature view in plain words: its columns in the order lists, texts, numbers.
 
-    `source`: what its rows are computed from. `owner`: who answers for it. `ttl` zero: a row never expires.
+    `source`: what its rows are computed from. `owner`: who answers for it. `ttl` zero: a row never expires. `derived`:
+    numbers computed from a row at the instant that asks, offline and online by one function.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ViewShape:
     source: Source
     owner: str
     ttl: timedelta = timedelta(0)
+    derived: tuple[Feature, ...] = ()
 
     @property
     def lists(self) -> tuple[str, ...]:
@@ -41,6 +43,12 @@ class ViewShape:
     @property
     def numbers(self) -> tuple[str, ...]:
         return names(self.features, "number")
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """Numbers that a ranker may read."""
+        stored = tuple(f.name for f in self.features if f.kind == "number" and not f.internal)
+        return (*stored, *names(self.derived))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -71,21 +79,22 @@ _RANKED = (
         name="candidate_history",
         entity="candidate",
         features=view_features.HISTORY,
+        derived=view_features.HISTORY_DERIVED,
         source=Source(table=EVENTS.name, columns=(*_CANDIDATE_EVENTS, "dwell_seconds")),
         owner="ranking",
     ),
     ViewShape(
         name="candidate_activity",
         entity="candidate",
-        features=view_features.activity("candidate"),
+        features=view_features.CANDIDATE_STATE,
+        derived=view_features.CANDIDATE_ACTIVITY,
         source=Source(table=EVENTS.name, columns=_CANDIDATE_EVENTS),
         owner="ranking",
-        ttl=SNAPSHOT_TTL,
     ),
     ViewShape(
         name="job_activity",
         entity="job",
-        features=view_features.activity("job"),
+        features=view_features.JOB_ACTIVITY,
         source=Source(table=EVENTS.name, columns=_CANDIDATE_EVENTS),
         owner="ranking",
         ttl=SNAPSHOT_TTL,
@@ -112,19 +121,11 @@ def service_views(service: str) -> tuple[ViewShape, ...]:
     return tuple(view for view in VIEWS if view.name in SERVICES[service])
 
 
-HOURS_SINCE_ENGAGEMENT = "hours_since_engagement"
-"""Derived from `last_engaged_epoch` and the instant of the request, offline and online alike."""
-
-
 def job_feature_columns(service: str) -> tuple[str, ...]:
     """Numeric features of a job (and its employer) that rankers of this service may read."""
-    return tuple(n for view in service_views(service) if view.entity != "candidate" for n in view.numbers)
+    return tuple(n for view in service_views(service) if view.entity != "candidate" for n in view.ranked)
 
 
 def candidate_feature_columns(service: str) -> tuple[str, ...]:
     """Names in `CandidateContext.activity` that rankers of this service may read."""
-    numbers = [n for view in service_views(service) if view.entity == "candidate" for n in view.numbers]
-    kept = tuple(
-        name for name in numbers if name not in (*names(view_features.PROFILE, "number"), "last_engaged_epoch")
-    )
-    return (*kept, HOURS_SINCE_ENGAGEMENT)
+    return tuple(name for view in service_views(service) if view.entity == "candidate" for name in view.ranked)

@@ -81,7 +81,10 @@ class DailySteps:
         versions = {name: self.tables.version(name) for name in (*TABLES, PROFILES.name)}
         self._check_groups(versions)
         return StepResult(
-            values={"versions": {name: version for name, version in versions.items() if version is not None}},
+            values={
+                "versions": {name: version for name, version in versions.items() if version is not None},
+                "drained": moved.sequence,
+            },
             metrics={"events.drained": moved.inserted, "events.refused": len(moved.refused)},
         )
 
@@ -110,6 +113,7 @@ class DailySteps:
             as_of=step.as_of,
             settings=self.settings,
             folder=step.folder / VIEWS,
+            drained=step.value("ingest", "drained"),
         )
         return StepResult(
             values={"online": done.online},

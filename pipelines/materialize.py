@@ -18,11 +18,14 @@ from rolecall.features.activity import (
     employer_rating,
     job_activity,
 )
+from rolecall.features.online_store import COUNTED
 from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import SNAPSHOT_TTL, VIEWS
 from rolecall.pipelines.knowledge import Versions as Versions
 from rolecall.pipelines.knowledge import Windows, consents_after, consents_since, profiles_as_of, read_as_of
+from rolecall.platform.event_log import EventLog
+from rolecall.platform.ledger import open_ledger
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableSchema, TableStore
 
@@ -45,7 +48,7 @@ def feature_sources(
         "candidate_profile": candidate_profile(candidates),
         "candidate_consent": candidate_consent(candidates),
         "candidate_history": candidate_history(events, history_length=settings.features.history_length),
-        "candidate_activity": candidate_activity(events, start=start, end=as_of),
+        "candidate_activity": candidate_activity(events, start=start),
         "job_activity": job_activity(events, start=start, end=as_of),
         "employer_rating": employer_rating(employers),
     }
@@ -74,9 +77,13 @@ def with_later(consents: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
 
 
 def materialize(
-    tables: TableStore, versions: Versions, *, as_of: datetime, settings: Settings, folder: Path
+    tables: TableStore, versions: Versions, *, as_of: datetime, settings: Settings, folder: Path, drained: int = 0
 ) -> MaterializeReport:
-    """Compute every view as of an instant into `folder`, and put the newest rows into the online store."""
+    """Compute every view as of an instant into `folder`, and put the newest rows into the online store.
+
+    `drained`: the event log's sequence number up to which events are in the pinned events table. Readers learn it
+    before the first row is written, so that none counts an event twice; 0 leaves it to the rows' instants.
+    """
     sources = feature_sources(
         read_as_of(tables, EVENTS, versions, as_of),
         profiles_as_of(tables, versions, as_of),
@@ -89,10 +96,12 @@ def materialize(
     rows = write_sources(sources, folder)
     since = candidate_consent(consents_since(tables, versions))  # online already: the pinned rows do not undo it
     store = feature_store(settings, folder)
+    through = store.materialized_through()
+    if drained and (through is None or through <= as_of):
+        EventLog(open_ledger(settings.ledger_url)).advance(COUNTED, drained)
     online = store.materialize(as_of, consents=since)
     if online is not None:
         store.publish(as_of)
-        publish_consents(settings, CANDIDATES, consents_since(tables, versions))
     return MaterializeReport(rows=rows, online=online is not None, told={} if online is None else online.written)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, or_, select, update
 
 from rolecall.platform.errors import InputError
 from rolecall.platform.ledger import EVENT_LOG, WATERMARKS, write
@@ -104,6 +104,17 @@ class EventLog:
         query = select(EVENT_LOG).where(table.candidate_id == candidate_id, table.sequence > after)
         if kinds is not None:
             query = query.where(table.kind.in_(kinds))
+        return self._fetch(query.order_by(table.sequence.desc()).limit(limit))[::-1]
+
+    def of_candidate_since(
+        self, candidate_id: str, since: datetime | None, *, after: int, limit: int
+    ) -> list[LoggedEvent]:
+        """A candidate's newest events that happened after `since` (None: ever) or were posted after the number `after`,
+        in the order they were posted."""
+        table = EVENT_LOG.c
+        query = select(EVENT_LOG).where(table.candidate_id == candidate_id)
+        if since is not None:
+            query = query.where(or_(table.occurred_at_us > _microseconds(since), table.sequence > after))
         return self._fetch(query.order_by(table.sequence.desc()).limit(limit))[::-1]
 
     def last_sequence(self) -> int:

@@ -10,7 +10,6 @@ import pytest
 
 from rolecall.features import activity
 from rolecall.features.activity import (
-    CANDIDATE_ACTIVITY_COLUMNS,
     JOB_ACTIVITY_COLUMNS,
     TIMESTAMP,
     candidate_activity,
@@ -18,6 +17,7 @@ from rolecall.features.activity import (
     candidate_profile,
     job_activity,
 )
+from rolecall.features.candidate_state import ACTIVITY_STATE_COLUMNS
 from rolecall.features.schema import CANDIDATES, ENGAGEMENT_EVENTS, EVENTS
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -94,6 +94,7 @@ def test_snapshots_count_whole_days_before_their_midnight(events: pl.DataFrame, 
         assert row[f"job_applies_{days}d"] == (window["kind"] == "apply").sum()
         so_far = own.filter(pl.col("job_id") == row["job_id"], pl.col("occurred_at") < stamp, pl.col("kind") == "apply")
         assert row["job_applies_total"] == so_far.height
+        assert row["job_applicants_total"] == so_far["candidate_id"].n_unique()
 
 
 def test_blocks_of_keys_give_the_same_snapshots(events: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,16 +108,25 @@ def test_other_candidates_never_move_a_candidates_own_rows(events: pl.DataFrame)
     mine = events.filter(pl.col("candidate_id") == "c2")
     for make in (
         lambda e: candidate_history(e, history_length=5),
-        lambda e: candidate_activity(e, start=START, end=END),
+        lambda e: candidate_activity(e, start=START),
     ):
         everyone = make(events).filter(pl.col("candidate_id") == "c2").sort("event_timestamp")
         assert everyone.equals(make(mine).sort("event_timestamp"))
 
 
+def test_before_the_start_only_the_last_row_of_a_candidate_is_kept(events: pl.DataFrame) -> None:
+    whole = candidate_activity(events, start=START).sort("candidate_id", "event_timestamp")
+    start = START + timedelta(days=20)
+    part = candidate_activity(events, start=start)
+    last = whole.filter(pl.col("event_timestamp") <= start).group_by("candidate_id", maintain_order=True).tail(1)
+    kept = pl.concat([last, whole.filter(pl.col("event_timestamp") > start)])
+    assert part.sort("candidate_id", "event_timestamp").equals(kept.sort("candidate_id", "event_timestamp"))
+
+
 def test_no_events_give_empty_tables_with_every_column() -> None:
     none = frame([])
     assert candidate_history(none, history_length=3).schema["event_timestamp"] == TIMESTAMP
-    assert candidate_activity(none, start=START, end=END).columns[2:] == list(CANDIDATE_ACTIVITY_COLUMNS)
+    assert candidate_activity(none, start=START).columns[2:] == list(ACTIVITY_STATE_COLUMNS)
     assert job_activity(none, start=START, end=END).columns[2:] == list(JOB_ACTIVITY_COLUMNS)
 
 

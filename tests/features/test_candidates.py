@@ -1,25 +1,32 @@
-"""What becomes of a feature row, and of events newer than it."""
+"""What becomes of a feature row, and of events it does not count: one context, however they arrive."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rolecall.features.activity import candidate_history
-from rolecall.features.candidates import candidate_context, with_events
-from rolecall.features.schema import EVENTS
+from rolecall.features.activity import candidate_activity, candidate_history
+from rolecall.features.candidates import candidate_context
+from rolecall.features.context import CandidateContext
+from rolecall.features.schema import CANDIDATE_EVENTS, ENGAGEMENT_EVENTS, EVENTS
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
+BEGIN = AT - timedelta(days=45)
+LENGTH = 3
 
 
 @dataclass(frozen=True)
 class Event:
     job_id: str
     kind: str
-    occurred_at: datetime = AT
+    occurred_at: datetime = AT - timedelta(hours=1)
+    dwell_seconds: float | None = None
 
 
 def test_what_is_null_is_absent_and_never_zero() -> None:
@@ -34,55 +41,91 @@ def test_a_row_of_nulls_is_somebody_unknown() -> None:
     assert not candidate_context("c", {"skills": None, "apply_count": None}, at=AT).known
 
 
-def test_time_since_the_last_engagement_is_counted_to_the_request() -> None:
-    row = {"last_engaged_epoch": (AT - timedelta(hours=5)).timestamp()}
-    assert candidate_context("c", row, at=AT).activity == {"hours_since_engagement": 5.0}
+def test_being_shown_something_makes_nobody_known_and_is_remembered() -> None:
+    shown = candidate_context("c", {}, at=AT, events=[Event("a", "impression")])
+    assert not shown.known
+    assert shown.activity["candidate_impressions_1d"] == 0  # an hour before midnight was yesterday
+    assert shown.activity["candidate_impressions_7d"] == 1
+    assert candidate_context("c", {}, at=AT, events=[Event("a", "click")]).known
 
 
-def test_newer_events_extend_the_history_and_are_idempotent() -> None:
-    context = candidate_context("c", {"recent_job_ids": ["a", "b", "c"]}, at=AT)
-    events = [Event("a", "click"), Event("d", "apply"), Event("e", "dismiss"), Event("f", "impression")]
-    once = with_events(context, events, at=AT, history_length=3)
-    assert once.history == ("c", "a", "d")
-    assert once.applied == {"d"}
-    assert once.dismissed == {"e"}
-    again = with_events(once, events, at=AT, history_length=3, stored_until=AT)
-    assert (again.applied, again.dismissed) == (once.applied, once.dismissed)
-    assert again.activity["engagement_count"] == once.activity["engagement_count"]
+def test_an_event_is_not_known_at_its_own_instant() -> None:
+    assert candidate_context("c", {}, at=AT, events=[Event("a", "click", AT)]) == candidate_context("c", {}, at=AT)
 
 
-def test_somebody_unknown_is_known_after_an_event() -> None:
-    context = candidate_context("c", {}, at=AT)
-    assert with_events(context, [Event("a", "click")], at=AT, history_length=3).known
-    assert not with_events(context, [], at=AT, history_length=3).known
+_INSTANTS = st.integers(1, 45 * 24 * 60 - 1).map(lambda minutes: BEGIN + timedelta(minutes=minutes))
+_EVENTS = st.lists(
+    st.builds(
+        Event,
+        job_id=st.sampled_from(["j1", "j2", "j3", "j4", "j 5", "50%", "%0A", "line\nbreak"]),
+        kind=st.sampled_from(CANDIDATE_EVENTS),
+        occurred_at=_INSTANTS,
+        dwell_seconds=st.one_of(st.none(), st.integers(0, 600).map(lambda tenths: tenths / 10)),
+    ),
+    max_size=30,
+    unique_by=lambda event: event.occurred_at,
+)
 
 
-def test_posted_events_give_the_row_that_the_next_run_gives() -> None:
-    """Training reads rows, serving a row and what was posted since: both must say the same."""
-    kinds = ("view", "apply", "dismiss", "click", "apply", "view", "dismiss", "save")
-    told = [Event(f"j{n % 5}", kind, AT + timedelta(hours=n)) for n, kind in enumerate(kinds)]
-    now = AT + timedelta(days=1)
-    for count in range(len(told) + 1):
-        stored = _row(told[:count])
-        last = [event.occurred_at for event in told[:count] if event.kind != "dismiss"]
-        served = with_events(
-            candidate_context("c", stored, at=now),
-            told,
-            at=now,
-            history_length=3,
-            stored_until=max(last, default=None),
-        )
-        assert served == candidate_context("c", _row(told), at=now)
+@settings(deadline=None, max_examples=150)
+@given(events=_EVENTS, at=_INSTANTS, data=st.data())
+def test_a_row_and_what_was_posted_since_give_the_row_of_everything(
+    events: list[Event], at: datetime, data: st.DataObject
+) -> None:
+    """Training reads rows; serving a row drained at any point, and later posts in any order, late ones too."""
+    drained = data.draw(st.lists(st.sampled_from(events), unique=True)) if events else []
+    run = data.draw(_INSTANTS)
+    counted = [event for event in drained if event.occurred_at < run]
+    since = data.draw(st.permutations([event for event in events if event not in counted]))
+    assert online(_row(counted, at), since, at) == offline(events, at)
 
 
-def _row(events: list[Event]) -> dict[str, Any]:
-    """The newest row of the history view over these events."""
+@settings(deadline=None, max_examples=60)
+@given(events=_EVENTS, at=_INSTANTS)
+def test_numbers_are_what_a_slow_reading_of_the_events_gives(events: list[Event], at: datetime) -> None:
+    context = offline(events, at)
+    past = [event for event in events if event.occurred_at < at]
+    for days in (1, 7, 30):
+        first = at.replace(hour=0, minute=0) - timedelta(days=days - 1)
+        window = [event.kind for event in past if event.occurred_at >= first]
+        for kind, name in (("impression", "impressions"), ("view", "views"), ("apply", "applies")):
+            assert context.activity.get(f"candidate_{name}_{days}d", 0) == window.count(kind)
+    seen = at.replace(hour=0, minute=0) - timedelta(days=13)
+    told = [event for event in past if event.kind != "dismiss" and event.occurred_at >= seen]
+    assert set(context.sightings) == {event.job_id for event in told}
+    for job_id, sighting in context.sightings.items():
+        kinds = [event.kind for event in told if event.job_id == job_id]
+        assert sighting.shown == kinds.count("impression")
+        assert sighting.engaged == any(kind in ENGAGEMENT_EVENTS for kind in kinds)
+        assert [sighting.did(kind) for kind in ENGAGEMENT_EVENTS] == [kind in kinds for kind in ENGAGEMENT_EVENTS]
+    engaged = [e for e in sorted(past, key=lambda e: e.occurred_at) if e.kind in ENGAGEMENT_EVENTS]
+    assert list(context.history) == list(dict.fromkeys(e.job_id for e in reversed(engaged)))[:LENGTH][::-1]
+    if engaged:
+        hours = (at - engaged[-1].occurred_at).total_seconds() / 3600
+        assert abs(context.activity["hours_since_engagement"] - hours) < 1e-6
+
+
+def offline(events: Sequence[Event], at: datetime) -> CandidateContext:
+    """The context at an instant from the newest rows at or before it."""
+    return candidate_context("c", _row(events, at), at=at)
+
+
+def online(row: Mapping[str, Any], events: Sequence[Event], at: datetime) -> CandidateContext:
+    return candidate_context("c", row, at=at, events=events, history_length=LENGTH)
+
+
+def _row(events: Sequence[Event], at: datetime) -> dict[str, Any]:
+    """The newest row of both views over these events, as of an instant."""
     empty = pl.DataFrame(EVENTS.columns.empty_table())
     rows = [
         dict.fromkeys(empty.columns)
         | {"event_id": str(number), "actor": "candidate", "candidate_id": "c", "job_id": event.job_id}
-        | {"kind": event.kind, "occurred_at": event.occurred_at}
+        | {"kind": event.kind, "occurred_at": event.occurred_at, "dwell_seconds": event.dwell_seconds}
         for number, event in enumerate(events)
     ]
-    history = candidate_history(pl.DataFrame(rows, schema=empty.schema), history_length=3)
-    return dict(history.row(-1, named=True)) if history.height else {}
+    table = pl.DataFrame(rows, schema=empty.schema)
+    found: dict[str, Any] = {}
+    for view in (candidate_history(table, history_length=LENGTH), candidate_activity(table, start=BEGIN)):
+        newest = view.filter(pl.col("event_timestamp") <= at).sort("event_timestamp").tail(1)
+        found |= newest.row(0, named=True) if newest.height else dict.fromkeys(view.columns)
+    return {name: value for name, value in found.items() if name not in ("candidate_id", "event_timestamp")}

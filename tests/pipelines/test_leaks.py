@@ -46,13 +46,13 @@ def others_views(events: pl.DataFrame, candidates: pl.DataFrame, employers: pl.D
     return whole
 
 
-def rate_towards_everyone(
+def total_towards_everyone(
     events: pl.DataFrame, candidates: pl.DataFrame, employers: pl.DataFrame, **asked: Any
 ) -> Frames:
-    """Planted: a candidate's rate is shrunk towards the mean of all candidates."""
+    """Planted: a candidate's total is drawn towards the mean of all candidates."""
     whole = dict(feature_sources(events, candidates, employers, **asked))
-    rate = pl.col("candidate_engagement_rate_30d")
-    whole["candidate_activity"] = whole["candidate_activity"].with_columns((rate + rate.mean()) / 2)
+    total = pl.col("candidate_applies_total")
+    whole["candidate_activity"] = whole["candidate_activity"].with_columns(((total + total.mean()) * 50).round())
     return whole
 
 
@@ -83,7 +83,7 @@ def test_our_features_do_not_leak(world: World, sampled: list[Sampled]) -> None:
     ("planted", "column"),
     [
         (others_views, "ranker_content columns that know other candidates: ['job.employer_size']"),
-        (rate_towards_everyone, "candidate.candidate_engagement_rate_30d"),
+        (total_towards_everyone, "candidate.candidate_applies_total"),
         (snapshot_of_the_running_day, "job.job_impressions_1d"),
     ],
 )

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rolecall.features.candidates import microseconds
 from rolecall.features.context import CandidateContext
+from rolecall.features.online_store import COUNTED
 from rolecall.platform.event_log import EventLog
 from rolecall.platform.ledger import open_ledger
 from rolecall.serving.models import Profile
@@ -20,7 +22,10 @@ STORED = {
     "recent_job_ids": ["j1", "j2"],
     "applied_job_ids": ["j1"],
     "dismissed_job_ids": None,
-    "last_engaged_epoch": (NOW - timedelta(days=1)).timestamp(),
+    "recent_at_us": f"{microseconds(NOW - timedelta(days=3))} {microseconds(NOW - timedelta(days=1))}",
+    "engagement_count": 2.0,
+    "last_engaged_us": microseconds(NOW - timedelta(days=1)),
+    "history_until_us": microseconds(NOW - timedelta(days=1)),
     "skills": ["sql"],
     "city": "Berlin",
 }
@@ -85,14 +90,34 @@ def test_an_application_is_remembered_whatever_is_shown_afterwards(reader: Candi
     assert reader.read("c1", NOW).applied == {"j1", "j9"}
 
 
-def test_an_application_posted_late_counts_though_newer_things_are_stored(
+def test_what_is_posted_after_the_run_drained_the_log_counts_however_late(
     reader: CandidateReader, log: EventLog
 ) -> None:
+    post(log, "j2", "view", NOW - timedelta(days=1))  # in the stored row
+    log.advance(COUNTED, log.last_sequence())
     post(log, "j9", "apply", NOW - timedelta(days=2))
     post(log, "j7", "dismiss", NOW - timedelta(days=2))
     context = reader.read("c1", NOW)
     assert (context.applied, context.dismissed) == ({"j1", "j9"}, {"j7"})
-    assert context.history == ("j1", "j2")
+    assert context.history == ("j1", "j9", "j2")
+    assert context.activity["engagement_count"] == 3
+
+
+def test_without_a_watermark_the_newest_stored_event_tells_what_is_counted(
+    reader: CandidateReader, log: EventLog
+) -> None:
+    post(log, "j9", "apply", NOW - timedelta(days=2))
+    assert reader.read("c1", NOW).activity["engagement_count"] == 2
+
+
+def test_windows_move_with_every_posted_event(reader: CandidateReader, log: EventLog) -> None:
+    before = reader.read("new", NOW).activity
+    post(log, "j9", "impression", NOW - timedelta(seconds=1), candidate_id="new")
+    post(log, "j9", "apply", NOW - timedelta(seconds=1), candidate_id="new")
+    after = reader.read("new", NOW)
+    assert before == {}
+    assert after.activity["candidate_applies_1d"] == after.activity["candidate_impressions_1d"] == 1
+    assert after.sightings["j9"].shown == 1
 
 
 def test_being_shown_something_makes_nobody_known(reader: CandidateReader, log: EventLog) -> None:

@@ -37,7 +37,7 @@ class NothingStored:
     """An online store without a row."""
 
     def online_candidates(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Mapping[str, object]]:
-        return [{"recent_job_ids": None, "last_engaged_epoch": None} for _ in candidate_ids]
+        return [{"recent_job_ids": None, "last_engaged_us": None} for _ in candidate_ids]
 
 
 ROWS = np.arange(3, dtype=np.int32)
