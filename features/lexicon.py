@@ -109,6 +109,19 @@ class TextField:
             weights[places, owner] = np.concatenate([vector.values for vector in vectors])
         return LexicalQuery(lookup=lookup, weights=weights)
 
+    def words(self) -> tuple[csr_matrix, Floats]:
+        """Which single words each job's text has: float32 CSR of ones [jobs, terms], and how many of them."""
+        single = np.array([" " not in term for term in self.terms], np.bool_)
+        kept = single[self.matrix.indices] if self.matrix.nnz else np.zeros(0, np.bool_)
+        starts = np.concatenate([[0], np.cumsum(kept)])[self.matrix.indptr].astype(np.int32)
+        ones = np.ones(int(kept.sum()), np.float32)
+        matrix = csr_matrix((ones, self.matrix.indices[kept], starts), shape=self.matrix.shape)
+        return matrix, np.diff(starts).astype(np.float32)
+
+    def columns_of(self, terms: Iterable[str]) -> list[int]:
+        """Columns of those terms that some job has."""
+        return [self._column[term] for term in terms if term in self._column]
+
     def _row(self, row: int) -> SparseVector:
         inside = slice(self.matrix.indptr[row], self.matrix.indptr[row + 1])
         return SparseVector(

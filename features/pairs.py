@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from rolecall.features.catalogue import MICROSECONDS_A_DAY, Catalogue, Codes, Floats, Rows, rank_of
+from rolecall.features.catalogue import MICROSECONDS_A_DAY, Catalogue, Codes, Floats, Rows, normal, rank_of
 from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import LexicalQuery, Lexicon
@@ -31,6 +31,18 @@ from rolecall.features.pair_columns import (
     PAIR_COLUMNS,
     check_columns,
     fine_columns,
+)
+from rolecall.features.pay import usual_pay
+from rolecall.features.request_time import (
+    centroid,
+    ignored,
+    kilometres,
+    log_pay,
+    pay_gap,
+    seniority_gap,
+    skill_match,
+    title_similarity,
+    title_words,
 )
 from rolecall.features.text import desired_titles, resume_words
 from rolecall.platform.errors import InputError
@@ -99,7 +111,12 @@ class PairFeatures:
             "skill": self._skill,
             "job": self._job,
             "history": self._history,
+            "seen": self._seen,
+            "words": self._words,
         }
+        self._pay = log_pay(catalogue.salary)
+        self._usual_pay = usual_pay(catalogue)
+        self._title_words = lexicon.fields["title"].words()
 
     def prepare(self, context: CandidateContext, profile_vector: Floats | None = None) -> PreparedCandidate:
         """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
@@ -122,7 +139,7 @@ class PairFeatures:
             profile=extra[0][0] if extra else None,
             queries=queries,
             skill_weights=self._skill_weights(listed, history),
-            skills_listed=len(listed),
+            skills_listed=len({normal(skill) for skill in context.skills} - {""}),
             title_agreement=_agreement(queries["title"], len(history)),
             place_agreement=_agreement(queries["place"], len(history)),
         )
@@ -234,29 +251,34 @@ class PairFeatures:
             visited = kilometres(latitude, longitude, jobs.latitude[prepared.history], jobs.longitude[prepared.history])
             columns["distance_last_km"] = visited[:, -1]
             columns["distance_near_km"] = np.fmin.reduce(visited, axis=1)
+            middle = centroid(jobs.latitude[prepared.history], jobs.longitude[prepared.history], prepared.recent)
+            columns["distance_centroid_km"] = kilometres(latitude, longitude, [middle[0]], [middle[1]])[:, 0]
         return columns
 
     def _skill(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         counts = np.diff(self.catalogue.skills.starts)[rows].astype(np.float32)
-        asked = np.where(counts > 0, counts, np.nan).astype(np.float32)
-        columns: dict[str, Floats | float] = {"skill_count": counts}
-        overlap, history = np.asarray(self._skills[rows] @ prepared.skill_weights, np.float32).T
-        if prepared.context.skills:
-            listed = max(prepared.skills_listed, 1)
-            columns |= {"skill_overlap": overlap, "skill_share": overlap / asked, "skill_cover": overlap / listed}
+        shared, history = np.asarray(self._skills[rows] @ prepared.skill_weights, np.float32).T
+        match = skill_match(shared, counts, prepared.skills_listed)
+        columns: dict[str, Floats | float] = {
+            "skill_count": counts,
+            "skill_overlap": match.overlap,
+            "skill_share": match.share,
+            "skill_cover": match.cover,
+        }
         if len(prepared.history):
-            columns["skill_history"] = history / asked
+            columns["skill_history"] = history / np.where(counts > 0, counts, np.float32("nan"))
         return columns
 
     def _job(self, prepared: PreparedCandidate, rows: Rows, at: float) -> Columns:
         jobs, history = self.catalogue, prepared.history
-        pay, rank = log_pay(jobs.salary[rows]), jobs.seniority[rows]
+        pay, rank = self._pay[rows], jobs.seniority[rows]
         return {
             "title_words": np.diff(self.lexicon.fields["title"].matrix.indptr)[rows].astype(np.float32),
             "remote": jobs.remote[rows],
             "log_salary": pay,
-            "salary_to_history": pay - _middle_known(log_pay(jobs.salary[history])),
-            "seniority_gap": rank - np.float32(rank_of(prepared.context.seniority)),
+            "salary_to_history": pay_gap(pay, _middle_known(self._pay[history])),
+            "salary_to_usual": pay_gap(pay, self._usual_pay[rows]),
+            "seniority_gap": seniority_gap(rank, rank_of(prepared.context.seniority)),
             "seniority_history_gap": rank - _mean_known(jobs.seniority[history]),
             "age_days": ((at - jobs.posted[rows]) / MICROSECONDS_A_DAY).astype(np.float32),
             "remaining_days": ((jobs.expires[rows] - at) / MICROSECONDS_A_DAY).astype(np.float32),
@@ -268,6 +290,27 @@ class PairFeatures:
             "history_title_agreement": prepared.title_agreement,
             "history_place_agreement": prepared.place_agreement,
         }
+
+    def _seen(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        """Looked up by job: few of a candidate's jobs are among many rows."""
+        shown, engaged = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.bool_)
+        sightings = prepared.context.sightings
+        known = {row: one for job_id, one in sightings.items() if (row := self.catalogue.row_of(job_id)) is not None}
+        for place in np.flatnonzero(np.isin(rows, np.fromiter(known, np.int32, len(known)))).tolist():
+            sighting = known[int(rows[place])]
+            shown[place], engaged[place] = sighting.shown, sighting.engaged
+        return {"seen_shown": shown, "seen_ignored": ignored(shown, engaged)}
+
+    def _words(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        titles = [title_words(title) for title in desired_titles(prepared.context)]
+        matrix, lengths = self._title_words
+        best = np.full(len(rows), np.nan, np.float32)
+        for words in filter(None, titles):
+            weights = np.zeros(matrix.shape[1], np.float32)
+            weights[self.lexicon.fields["title"].columns_of(words)] = 1
+            cosines = title_similarity(matrix[rows] @ weights, lengths[rows], float(len(words)))
+            best = np.fmax(best, cosines)
+        return {"words_desired": best}
 
     def _skill_weights(self, listed: Rows, history: Rows) -> Floats:
         """float32[skills, 2]: whether the profile lists a skill, and the share of history jobs that ask for it."""
@@ -283,7 +326,8 @@ _OWN_GROUP = {
     "same_city": "same", "same_region": "same", "same_country": "same", "city_last": "same", "region_last": "same",
     "employer_last": "same", "category_last": "same", "seniority_gap": "job", "seniority_history_gap": "job",
     "log_salary": "job", "salary_to_history": "job", "age_days": "job", "remaining_days": "job", "remote": "job",
-    "title_words": "job", "distance_last_km": "travel", "distance_near_km": "travel",
+    "title_words": "job", "distance_last_km": "travel", "distance_near_km": "travel", "distance_centroid_km": "travel",
+    "salary_to_usual": "job",
 }  # fmt: skip
 _GROUP_OF: Mapping[str, str] = {
     name: _OWN_GROUP.get(name)
@@ -356,19 +400,6 @@ def _share(codes: Rows, history: Rows) -> Floats | float:
         return float("nan")
     share = np.count_nonzero(codes[:, None] == history, axis=1) / len(history)
     return np.where(codes < 0, np.nan, share).astype(np.float32)
-
-
-def kilometres(latitude: Floats, longitude: Floats, to_latitude: Floats, to_longitude: Floats) -> Floats:
-    """Great-circle distances [n, m] by the haversine formula, radians in, on a sphere of 6,371 km."""
-    half_lat = np.sin((latitude[:, None] - to_latitude) / 2) ** 2
-    half_lon = np.sin((longitude[:, None] - to_longitude) / 2) ** 2
-    root = half_lat + np.cos(latitude)[:, None] * np.cos(to_latitude) * half_lon
-    return np.asarray(2 * 6371.0 * np.arcsin(np.sqrt(np.clip(root, 0, 1))), np.float32)
-
-
-def log_pay(salary: Floats) -> Floats:
-    """Natural logarithm, NaN where unknown or not above 0."""
-    return np.asarray(np.log(np.where(salary > 0, salary, np.nan)), np.float32)
 
 
 def _middle_known(values: Floats) -> np.float32:

@@ -23,10 +23,11 @@ from rolecall.features.catalogue import MICROSECONDS_A_DAY, Floats, Rows, middle
 from rolecall.features.context import JobQuestion
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import LexicalQuery
-from rolecall.features.pairs import PairFeatures, kilometres, log_pay, same_as
+from rolecall.features.pairs import PairFeatures, same_as
 from rolecall.features.people import LOG_KINDS, People, flat_places
 from rolecall.features.people_columns import PEOPLE_COLUMNS, check_people_columns
 from rolecall.features.people_words import PeopleWords
+from rolecall.features.request_time import kilometres, log_pay
 from rolecall.platform.errors import InputError
 
 LOOKBACK = 200

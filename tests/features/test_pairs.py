@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from rolecall.features.candidate_state import Sighting
 from rolecall.features.catalogue import Catalogue
 from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
@@ -79,6 +80,7 @@ PERSON = CandidateContext(
     lon=13.40,
     history=("j003", "unknown", "j017", "j005"),
     activity={"applies_7d": 2.0},
+    sightings={"j010": Sighting(3, 1), "j011": Sighting(2, 0b101), "unknown": Sighting(9, 1)},
 )
 PROFILE = np.eye(DIMENSION, dtype=np.float32)[0]
 ROWS = np.random.default_rng(2).permutation(SIZE).astype(np.int32)
@@ -164,7 +166,7 @@ def test_plain_columns_are_what_their_meaning_says() -> None:
             "skill_overlap": len(mine),
             "skill_count": len(asked),
             "skill_share": len(mine) / len(asked) if asked else math.nan,
-            "skill_cover": len(mine) / 2,
+            "skill_cover": len(mine) / 3,
             "skill_history": shared / 3 / len(asked) if asked else math.nan,
             "seniority_gap": {"junior": -1, "mid": 0, "senior": 1, None: math.nan}[job["seniority"]],
             "remote": float(job["remote"]),
@@ -173,9 +175,25 @@ def test_plain_columns_are_what_their_meaning_says() -> None:
             "age_days": math.nan if job["posted_at"] is None else (NOON - job["posted_at"]).days,
             "remaining_days": (job["expires_at"] - NOON).days,
             "history_length": 3,
+            "seen_shown": {10: 3, 11: 2}.get(int(row), 0),
+            "seen_ignored": {10: 3}.get(int(row), 0),
+            "salary_to_usual": usual(job),
+            "words_desired": cosine_of_words(job["title"]),
         }  # fmt: skip
         for name, value in expected.items():
             assert found[name][place] == pytest.approx(value, abs=1e-5, nan_ok=True), (name, row)
+
+
+def usual(job: dict[str, Any]) -> float:
+    """A job's log salary less the median of its category's."""
+    same = [j for j in jobs() if j["category_path"] == job["category_path"]]
+    return math.log(job["salary_min"]) - float(np.median([math.log(j["salary_min"]) for j in same]))
+
+
+def cosine_of_words(title: str) -> float:
+    """With the better of the desired titles `data engineer` and `nurse`."""
+    words = set(title.split())
+    return max(len(words & mine) / math.sqrt(len(words) * len(mine)) for mine in ({"data", "engineer"}, {"nurse"}))
 
 
 def test_distances_are_great_circles() -> None:
@@ -192,6 +210,7 @@ def test_of_a_stranger_only_the_jobs_own_columns_are_known() -> None:
     known = {name for name, column in found.items() if not np.isnan(column).all()}
     assert known == {
         "history_length", "title_words", "remote", "log_salary", "age_days", "remaining_days", "skill_count",
+        "salary_to_usual", "seen_shown", "seen_ignored",
     }  # fmt: skip
 
 
@@ -201,7 +220,8 @@ def test_columns_know_neither_job_ids_nor_row_order() -> None:
     renamed = [row | {"job_id": names[row["job_id"]]} for row in rows]
     codes = np.empty_like(PAIRS.vectors.codes)
     codes[shuffled] = PAIRS.vectors.codes
-    person = replace(PERSON, history=tuple(names.get(job, job) for job in PERSON.history))
+    seen = {names.get(job, job): sighting for job, sighting in PERSON.sightings.items()}
+    person = replace(PERSON, history=tuple(names.get(job, job) for job in PERSON.history), sightings=seen)
     again = columns(person, pairs=features(renamed, codes), rows=shuffled[ROWS].astype(np.int32))
     for name, column in columns().items():
         np.testing.assert_allclose(again[name], column, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -1,0 +1,198 @@
+"""Do the newer feature columns rank better? One log of a simulated job board, one split, two fine rankers.
+
+In each world of known truth the log of the days before the last is learned from: once with every column, once without
+the ones named in ADDED; retrieval, the coarse ranker's cut, requests, negatives and tree shape are the same. Both then
+answer, out of the whole catalogue, for everybody who came in the last days (`pipelines/evaluation`): NDCG@10 of what
+they went for. `ndcg_gain` is the mean difference, paired by candidate and pooled over the worlds, with its 95% interval.
+
+    python tests/bench/ranking_features.py               # three worlds
+    python tests/bench/ranking_features.py --quick       # one tiny world: shows that it works, nothing more
+    python tests/bench/ranking_features.py --apart       # also what each group of columns brings alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from harness import finish
+
+from rolecall.features.catalogue import Catalogue
+from rolecall.features.embedder import Embedder
+from rolecall.features.job_vectors import JobVectors
+from rolecall.features.lexicon import Lexicon
+from rolecall.features.pair_columns import COARSE_COLUMNS
+from rolecall.features.pairs import PairFeatures
+from rolecall.features.schema import EVENTS, JOBS, TABLES
+from rolecall.features.text import job_text
+from rolecall.pipelines.evaluation.judge import FUNNEL, Judge
+from rolecall.pipelines.evaluation.statistics import bootstrap
+from rolecall.pipelines.evaluation.targets import collect_targets
+from rolecall.pipelines.examples import TrainingSet
+from rolecall.pipelines.index import build_index
+from rolecall.pipelines.knowledge import Windows, read_as_of
+from rolecall.pipelines.market import MarketConfig, generate
+from rolecall.pipelines.market.config import named
+from rolecall.pipelines.materialize import feature_store, materialize
+from rolecall.pipelines.train import shapes, train_ranker
+from rolecall.pipelines.training_set import build_training_set
+from rolecall.platform.settings import Settings, load_settings
+from rolecall.platform.tables import TableStore
+from rolecall.platform.vectors.edge import EdgeIndex
+from rolecall.serving.funnel import Funnel, SnapshotJobFeatures
+from rolecall.serving.policy import Policy
+from rolecall.serving.profiles import ProfileVectors
+from rolecall.serving.ranker import Ranker
+from rolecall.serving.recall import Recall
+
+NAME = "ranking_features"
+ADDED: Mapping[str, tuple[str, ...]] = {
+    "seen": ("seen_shown", "seen_ignored"),
+    "pay": ("salary_to_usual",),
+    "place": ("distance_centroid_km",),
+    "words": ("words_desired",),
+    "recency": ("candidate.hours_since_shown", "candidate.hours_since_apply"),
+    "velocity": ("job.job_velocity", "job.job_applicants_total"),
+}
+"""Columns by what they are about."""
+
+GOALS = {"ndcg_gain_low": (">", 0.0)}
+METRIC = "ndcg@10"
+ROUNDS = 10_000
+
+
+def market_config(seed: int, *, quick: bool) -> MarketConfig:
+    """A world's size."""
+    if quick:
+        return named("small", jobs=300, candidates=150, employers=30, occupations=20, days=10, seed=seed)
+    size = {"jobs": 1500, "candidates": 1500, "employers": 150, "occupations": 60, "days": 21}
+    return named("small", **size, requests_per_candidate=8.0, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """What was learned from and is judged on in one world; `funnel` is the release without a fine ranker."""
+
+    settings: Settings
+    examples: TrainingSet
+    judge: Judge
+    funnel: Funnel
+    home: Path
+
+
+def read_log(market: MarketConfig, home: Path) -> Log:
+    """Tables, features, training set and targets of a world, through the steps of the daily run."""
+    settings = load_settings(environ={"ROLECALL_HOME": str(home)})
+    tables = TableStore(settings.tables_uri)
+    for name, rows in generate(market).tables().items():
+        tables.upsert(TABLES[name], rows)
+    versions = {name: tables.version(name) for name in TABLES}
+    materialize(tables, versions, as_of=market.ends_at, settings=settings, folder=home / "views")
+    store = feature_store(settings, home / "views")
+    embedder = Embedder(settings.embedder)
+    events = read_as_of(tables, EVENTS, versions, market.ends_at)
+    windows = Windows.of(market.ends_at, settings.ranking)
+    pairs, recall = released(tables, embedder, settings, home)
+    examples = build_training_set(
+        events,
+        start=max(windows.learning.start, market.starts_at),
+        end=windows.learning.end,
+        store=store,
+        service="ranker_full",
+        pairs=pairs,
+        embed=embedder.encode,
+        settings=settings.ranking,
+    )
+    targets = collect_targets(events, start=windows.evaluation.start, end=windows.evaluation.end, limit=2000)
+    coarse = trained(examples, COARSE_COLUMNS, settings, home / "coarse", shape=0)
+    funnel = Funnel(
+        release_id="bench",
+        pairs=pairs,
+        profiles=ProfileVectors(embedder),
+        recall=recall,
+        coarse=coarse,
+        fine=coarse,
+        policy=Policy(settings.policy, pairs.catalogue, pairs.vectors),
+        job_features=SnapshotJobFeatures({}),
+        recall_limit=settings.ranking.recall_limit,
+        coarse_limit=settings.ranking.coarse_limit,
+    )
+    return Log(settings=settings, examples=examples, judge=Judge.prepare(targets, store), funnel=funnel, home=home)
+
+
+def released(
+    tables: TableStore, embedder: Embedder, settings: Settings, home: Path
+) -> tuple[PairFeatures, Recall]:
+    """What a release holds of the jobs."""
+    catalogue = Catalogue.from_table(tables.read(JOBS))
+    texts = [job_text(job) for job in catalogue.table.to_pylist()]
+    built = build_index(catalogue.table, embedder.encode(texts), settings.vectors, home / "index")
+    vectors = JobVectors.load(built.vectors)
+    pairs = PairFeatures(catalogue, Lexicon.fit(catalogue), vectors)
+    return pairs, Recall(EdgeIndex.open(built.index, home / "scratch"), catalogue, vectors)
+
+
+def trained(examples: TrainingSet, columns: Sequence[str], settings: Settings, storage: Path, *, shape: int) -> Ranker:
+    """A ranker over some columns. `shape`: 0 the coarse ranker's, 1 the fine one's."""
+    learn = examples.learnable().columns_only(columns)
+    return Ranker(train_ranker(learn, shapes(settings.ranking)[shape], settings.ranking, storage).text, columns)
+
+
+def answers(log: Log, left_out: Sequence[str]) -> np.ndarray:
+    """NDCG@10 of each target, answered by a fine ranker without these columns."""
+    columns = tuple(name for name in log.examples.columns if name not in left_out)
+    began = time.monotonic()
+    log.funnel.fine = trained(log.examples, columns, log.settings, log.home / f"fine{len(columns)}", shape=1)
+    found = log.judge.evaluate(log.funnel, baselines=()).systems[FUNNEL][METRIC]
+    print(f"  {len(columns)} columns: {METRIC} {np.nanmean(found):.4f} ({time.monotonic() - began:.0f} s)", flush=True)
+    return found
+
+
+def compare(seeds: Sequence[int], *, quick: bool, apart: bool) -> dict[str, float]:
+    """The figures, pooled over worlds; a candidate of one world is not one of another."""
+    every = [name for group in ADDED.values() for name in group]
+    arms: dict[str, list[str]] = {"all": [], "landed": every}
+    if apart:
+        arms |= {group: [name for name in every if name not in own] for group, own in ADDED.items()}
+    values: dict[str, list[np.ndarray]] = {arm: [] for arm in arms}
+    for seed in seeds:
+        print(f"world {seed}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="rcf") as scratch:
+            log = read_log(market_config(seed, quick=quick), Path(scratch))
+            print(f"  {log.examples.requests} requests, {len(log.judge.targets)} candidates judged", flush=True)
+            for arm, left_out in arms.items():
+                values[arm].append(answers(log, left_out))
+            log.funnel.recall.index.close()
+    pooled = {arm: np.concatenate(found) for arm, found in values.items()}
+    gain = bootstrap(pooled["all"] - pooled["landed"], rounds=ROUNDS, seed=7)
+    figures = {
+        "ndcg": float(np.nanmean(pooled["all"])),
+        "ndcg_landed": float(np.nanmean(pooled["landed"])),
+        "ndcg_gain": gain.mean,
+        "ndcg_gain_low": gain.low,
+        "ndcg_gain_high": gain.high,
+        "candidates": float(gain.count),
+    }
+    for arm in ADDED if apart else ():
+        alone = bootstrap(pooled[arm] - pooled["landed"], rounds=ROUNDS, seed=7)
+        figures |= {f"{arm}_gain": alone.mean, f"{arm}_gain_low": alone.low, f"{arm}_gain_high": alone.high}
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one tiny world")
+    parser.add_argument("--apart", action="store_true", help="also each group of columns alone")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
+    given = parser.parse_args()
+    seeds = given.seeds[:1] if given.quick else given.seeds
+    finish(NAME, compare(seeds, quick=given.quick, apart=given.apart), goals={} if given.quick else GOALS)
+
+
+if __name__ == "__main__":
+    main()
