@@ -88,6 +88,23 @@ def employer_rating(employers: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def job_profile(jobs: pl.DataFrame) -> pl.DataFrame:
+    """What each posting says, from its posting (or its record, where that is older). The jobs table keeps no history:
+    a posting edited later is seen with its later words."""
+    middle = pl.mean_horizontal(pl.col("salary_min"), pl.col("salary_max"))
+    return jobs.select(
+        "job_id",
+        pl.min_horizontal("posted_at", "updated_at").cast(TIMESTAMP).alias("event_timestamp"),
+        pl.col("title").alias("job_title"),
+        pl.col("skills").fill_null([]).alias("job_skills"),
+        pl.col("category_path").list.last().alias("job_category"),
+        *[pl.col(name).alias(f"job_{name}") for name in ("seniority", "city", "region", "country", "currency")],
+        *[pl.col(name).cast(pl.Float64).alias(f"job_{name}") for name in ("lat", "lon")],
+        middle.cast(pl.Float64).alias("job_salary"),
+        pl.col("remote").cast(pl.Float64).alias("job_remote"),
+    )
+
+
 def candidate_profile(candidates: pl.DataFrame) -> pl.DataFrame:
     """Each candidate's profile. Where there is no résumé, past positions stand in for it, newest first."""
     career = (

@@ -9,7 +9,6 @@ rows of its views: one definition, whoever computes. Angles are radians, all res
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,17 +99,6 @@ def pay_gap(pay: npt.ArrayLike, usual: npt.ArrayLike) -> Floats:
 def ignored(shown: npt.ArrayLike, engaged: npt.ArrayLike) -> Floats:
     """Times a job was shown without anything coming of it: 0 once the candidate engaged with it."""
     return _floats(np.where(np.asarray(engaged, bool), 0, _floats(shown)))
-
-
-def middle(low: float | None, high: float | None) -> float:
-    """The middle of a salary range; the one end that is known; NaN where none is."""
-    known = [end for end in (low, high) if end is not None]
-    return sum(known) / len(known) if known else float("nan")
-
-
-def overlap(ours: Iterable[str], theirs: Iterable[str]) -> int:
-    """How many words two collections share."""
-    return len(set(ours) & set(theirs))
 
 
 def _floats(values: Any) -> Floats:

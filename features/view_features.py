@@ -246,6 +246,21 @@ EMPLOYER_RATING = (
     Feature(name="employer_size", meaning="people the employer employs", unit="people"),
 )
 
+JOB_PROFILE = (
+    Feature(name="job_title", kind="text", meaning="the job's title"),
+    Feature(name="job_skills", kind="list", meaning="skills the job asks for"),
+    Feature(name="job_category", kind="text", meaning="the leaf of the job's category path"),
+    Feature(name="job_seniority", kind="text", meaning="the job's seniority, one of SENIORITIES"),
+    Feature(name="job_city", kind="text", meaning="the job's city"),
+    Feature(name="job_region", kind="text", meaning="the job's region"),
+    Feature(name="job_country", kind="text", meaning="the job's country"),
+    Feature(name="job_currency", kind="text", meaning="the currency of the job's salary"),
+    Feature(name="job_lat", meaning="latitude of the job's place", unit="degrees", internal=True),
+    Feature(name="job_lon", meaning="longitude of the job's place", unit="degrees", internal=True),
+    Feature(name="job_salary", meaning="middle of the salary range", unit="job_currency", internal=True),
+    Feature(name="job_remote", meaning="1 for a remote job, 0 for one at a place", unit="yes or no", internal=True),
+)
+
 CONSENT = (
     Feature(name="hidden_from", kind="list", meaning="employers that must never see the candidate"),
     Feature(name="visibility", kind="text", meaning="which employers may see the candidate, one of VISIBILITIES"),

@@ -5,12 +5,15 @@ Few wide views: each view that is read online costs a query.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from rolecall.features import view_features
 from rolecall.features.feature import Feature, Source, names
-from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
+from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS
 
 SNAPSHOT_TTL = timedelta(days=2)
 """A daily snapshot is trusted for two days: one missed run is bridged, a dead pipeline is not."""
@@ -108,6 +111,24 @@ _RANKED = (
     ),
 )
 VIEWS = (*_RANKED, CONSENT_VIEW)
+"""What is told to the online store."""
+
+JOB_PROFILE = ViewShape(
+    name="job_profile",
+    entity="job",
+    features=view_features.JOB_PROFILE,
+    source=Source(
+        table=JOBS.name,
+        columns=(
+            *("job_id", "posted_at", "updated_at", "title", "skills", "category_path", "seniority", "city", "region"),
+            *("country", "currency", "lat", "lon", "salary_min", "salary_max", "remote"),
+        ),
+    ),
+    owner="ranking",
+)
+"""Offline only: while serving, a release's own catalogue says all this of every job, and cheaper."""
+
+ALL_VIEWS = (*VIEWS, JOB_PROFILE)
 
 SERVICES: dict[str, tuple[str, ...]] = {
     "ranker_full": tuple(view.name for view in _RANKED),
@@ -119,6 +140,11 @@ SERVICES: dict[str, tuple[str, ...]] = {
 def service_views(service: str) -> tuple[ViewShape, ...]:
     """The views of a feature service, in order."""
     return tuple(view for view in VIEWS if view.name in SERVICES[service])
+
+
+def ranker_version(service: str, columns: Sequence[str]) -> str:
+    """Names a ranker by its feature service and the columns it reads, in order: a release records it."""
+    return f"{service}-{hashlib.sha256(json.dumps(list(columns)).encode()).hexdigest()[:8]}"
 
 
 def job_feature_columns(service: str) -> tuple[str, ...]:

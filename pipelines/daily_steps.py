@@ -21,7 +21,7 @@ from rolecall.features.pairs import COARSE_COLUMNS, PairFeatures
 from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS, PROFILES, TABLES
 from rolecall.features.text import JOB_TEXT, job_text
 from rolecall.features.vector_cache import VectorCache
-from rolecall.features.views import job_feature_columns
+from rolecall.features.views import job_feature_columns, ranker_version
 from rolecall.pipelines import assemble
 from rolecall.pipelines.embed import embed_texts
 from rolecall.pipelines.evaluation.groups import Groups
@@ -222,6 +222,7 @@ class DailySteps:
                 coarse_columns=COARSE_COLUMNS,
                 fine_columns=training_columns(service),
                 job_feature_columns=job_feature_columns(service),
+                ranker=ranker_version(service, training_columns(service)),
             ),
         )
         manifest = assemble.assemble(

@@ -17,11 +17,12 @@ from rolecall.features.activity import (
     candidate_profile,
     employer_rating,
     job_activity,
+    job_profile,
 )
 from rolecall.features.online_store import COUNTED
-from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS
+from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS
 from rolecall.features.store import FeatureStore
-from rolecall.features.views import SNAPSHOT_TTL, VIEWS
+from rolecall.features.views import ALL_VIEWS, SNAPSHOT_TTL
 from rolecall.pipelines.knowledge import Versions as Versions
 from rolecall.pipelines.knowledge import Windows, consents_after, consents_since, profiles_as_of, read_as_of
 from rolecall.platform.event_log import EventLog
@@ -57,9 +58,10 @@ def feature_sources(
 def write_sources(sources: Mapping[str, pl.DataFrame], folder: Path) -> dict[str, int]:
     """Write the views' files, rows in order of key and instant. Returns rows a view."""
     folder.mkdir(parents=True, exist_ok=True)
-    for view in VIEWS:
+    views = [view for view in ALL_VIEWS if view.name in sources]
+    for view in views:
         sources[view.name].sort(f"{view.entity}_id", "event_timestamp").write_parquet(folder / f"{view.name}.parquet")
-    return {view.name: sources[view.name].height for view in VIEWS}
+    return {view.name: sources[view.name].height for view in views}
 
 
 def feature_store(settings: Settings, sources: Path | None = None) -> FeatureStore:
@@ -93,6 +95,7 @@ def materialize(
     )
     later = consents_after(tables, versions, as_of).with_columns(pl.lit(as_of).cast(TIMESTAMP).alias("updated_at"))
     sources["candidate_consent"] = with_later(sources["candidate_consent"], candidate_consent(later))
+    sources["job_profile"] = job_profile(read_as_of(tables, JOBS, versions, as_of))
     rows = write_sources(sources, folder)
     since = candidate_consent(consents_since(tables, versions))  # online already: the pinned rows do not undo it
     store = feature_store(settings, folder)

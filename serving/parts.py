@@ -71,12 +71,14 @@ class EmbedderPart(_PartFile):
 
 
 class FeaturesPart(_PartFile):
-    """What the rankers read, in training order. `job_feature_columns`: without prefix, as the views name them."""
+    """What the rankers read, in training order. `job_feature_columns`: without prefix, as the views name them.
+    `ranker`: `ranker_version` of the fine one."""
 
     service: str
     coarse_columns: tuple[str, ...]
     fine_columns: tuple[str, ...]
     job_feature_columns: tuple[str, ...] = ()
+    ranker: str = ""
 
     @classmethod
     def name(cls) -> str:

@@ -3,7 +3,8 @@
 In each world of known truth the log of the days before the last is learned from: once with every column, once without
 the ones named in ADDED; retrieval, the coarse ranker's cut, requests, negatives and tree shape are the same. Both then
 answer, out of the whole catalogue, for everybody who came in the last days (`pipelines/evaluation`): NDCG@10 of what
-they went for. `ndcg_gain` is the mean difference, paired by candidate and pooled over the worlds, with its 95% interval.
+they went for. `ndcg_gain` is the mean difference, paired by candidate and pooled over the worlds, with its 95%
+interval.
 
     python tests/bench/ranking_features.py               # three worlds
     python tests/bench/ranking_features.py --quick       # one tiny world: shows that it works, nothing more
@@ -82,6 +83,7 @@ class Log:
     examples: TrainingSet
     judge: Judge
     funnel: Funnel
+    index: EdgeIndex
     home: Path
 
 
@@ -97,7 +99,7 @@ def read_log(market: MarketConfig, home: Path) -> Log:
     embedder = Embedder(settings.embedder)
     events = read_as_of(tables, EVENTS, versions, market.ends_at)
     windows = Windows.of(market.ends_at, settings.ranking)
-    pairs, recall = released(tables, embedder, settings, home)
+    pairs, index = released(tables, embedder, settings, home)
     examples = build_training_set(
         events,
         start=max(windows.learning.start, market.starts_at),
@@ -114,7 +116,7 @@ def read_log(market: MarketConfig, home: Path) -> Log:
         release_id="bench",
         pairs=pairs,
         profiles=ProfileVectors(embedder),
-        recall=recall,
+        recall=Recall(index, pairs.catalogue, pairs.vectors),
         coarse=coarse,
         fine=coarse,
         policy=Policy(settings.policy, pairs.catalogue, pairs.vectors),
@@ -122,19 +124,18 @@ def read_log(market: MarketConfig, home: Path) -> Log:
         recall_limit=settings.ranking.recall_limit,
         coarse_limit=settings.ranking.coarse_limit,
     )
-    return Log(settings=settings, examples=examples, judge=Judge.prepare(targets, store), funnel=funnel, home=home)
+    judge = Judge.prepare(targets, store)
+    return Log(settings=settings, examples=examples, judge=judge, funnel=funnel, index=index, home=home)
 
 
-def released(
-    tables: TableStore, embedder: Embedder, settings: Settings, home: Path
-) -> tuple[PairFeatures, Recall]:
+def released(tables: TableStore, embedder: Embedder, settings: Settings, home: Path) -> tuple[PairFeatures, EdgeIndex]:
     """What a release holds of the jobs."""
     catalogue = Catalogue.from_table(tables.read(JOBS))
     texts = [job_text(job) for job in catalogue.table.to_pylist()]
     built = build_index(catalogue.table, embedder.encode(texts), settings.vectors, home / "index")
     vectors = JobVectors.load(built.vectors)
     pairs = PairFeatures(catalogue, Lexicon.fit(catalogue), vectors)
-    return pairs, Recall(EdgeIndex.open(built.index, home / "scratch"), catalogue, vectors)
+    return pairs, EdgeIndex.open(built.index, home / "scratch")
 
 
 def trained(examples: TrainingSet, columns: Sequence[str], settings: Settings, storage: Path, *, shape: int) -> Ranker:
@@ -167,7 +168,7 @@ def compare(seeds: Sequence[int], *, quick: bool, apart: bool) -> dict[str, floa
             print(f"  {log.examples.requests} requests, {len(log.judge.targets)} candidates judged", flush=True)
             for arm, left_out in arms.items():
                 values[arm].append(answers(log, left_out))
-            log.funnel.recall.index.close()
+            log.index.close()
     pooled = {arm: np.concatenate(found) for arm, found in values.items()}
     gain = bootstrap(pooled["all"] - pooled["landed"], rounds=ROUNDS, seed=7)
     figures = {
