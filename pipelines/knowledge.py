@@ -6,6 +6,7 @@
 | profiles | the newest recorded up to it (`profiles_as_of`) | an edit must not change what past requests knew |
 | consent | what the newest profile allows, and nothing taken back since (`newest_profiles`) | obeyed at once |
 | jobs | recorded and posted up to it, not expired (`catalogue_as_of`, `Catalogue.live`) | nothing else could be shown |
+| a candidate's own activity | of the candidate's events strictly before it, windows to the day | posted a moment ago |
 | a job's daily features | of the midnight before it (`midnight_before`) | serving has no newer ones |
 | employers | the newest observation up to it | a rating is known once it was seen |
 | labels | from the request to the end of its `Window`, never beyond | learning must not see evaluation |

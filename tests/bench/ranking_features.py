@@ -169,20 +169,28 @@ def compare(seeds: Sequence[int], *, quick: bool, apart: bool) -> dict[str, floa
             for arm, left_out in arms.items():
                 values[arm].append(answers(log, left_out))
             log.index.close()
-    pooled = {arm: np.concatenate(found) for arm, found in values.items()}
-    gain = bootstrap(pooled["all"] - pooled["landed"], rounds=ROUNDS, seed=7)
+        told = bootstrap(_gain(values, "all"), rounds=ROUNDS, seed=7)
+        print(
+            f"  so far: gain {told.mean:+.4f} [{told.low:+.4f}, {told.high:+.4f}], {told.count} candidates", flush=True
+        )
+    gain = bootstrap(_gain(values, "all"), rounds=ROUNDS, seed=7)
     figures = {
-        "ndcg": float(np.nanmean(pooled["all"])),
-        "ndcg_landed": float(np.nanmean(pooled["landed"])),
+        "ndcg": float(np.nanmean(np.concatenate(values["all"]))),
+        "ndcg_landed": float(np.nanmean(np.concatenate(values["landed"]))),
         "ndcg_gain": gain.mean,
         "ndcg_gain_low": gain.low,
         "ndcg_gain_high": gain.high,
         "candidates": float(gain.count),
     }
     for arm in ADDED if apart else ():
-        alone = bootstrap(pooled[arm] - pooled["landed"], rounds=ROUNDS, seed=7)
+        alone = bootstrap(_gain(values, arm), rounds=ROUNDS, seed=7)
         figures |= {f"{arm}_gain": alone.mean, f"{arm}_gain_low": alone.low, f"{arm}_gain_high": alone.high}
     return figures
+
+
+def _gain(values: Mapping[str, Sequence[np.ndarray]], arm: str) -> np.ndarray:
+    """What an arm's answers are better by than those without any of the added columns, one number a candidate."""
+    return np.concatenate(values[arm]) - np.concatenate(values["landed"])
 
 
 def main() -> None:

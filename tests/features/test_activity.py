@@ -95,6 +95,8 @@ def test_snapshots_count_whole_days_before_their_midnight(events: pl.DataFrame, 
         so_far = own.filter(pl.col("job_id") == row["job_id"], pl.col("occurred_at") < stamp, pl.col("kind") == "apply")
         assert row["job_applies_total"] == so_far.height
         assert row["job_applicants_total"] == so_far["candidate_id"].n_unique()
+        daily = row["job_engagements_7d"] / 7 + 1
+        assert row["job_velocity"] == pytest.approx((row["job_engagements_1d"] + 1) / daily)
 
 
 def test_blocks_of_keys_give_the_same_snapshots(events: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
