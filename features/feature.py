@@ -21,8 +21,8 @@ class Feature:
     """One column of a feature view, or one value computed at a request.
 
     `meaning`: one sentence without a full stop. `unit`: what one of it is ("jobs", "share", "km", "seconds"; "" for
-    texts). `window`: the time it looks at ("7 days", `EVER`, `AS_RECORDED`). `internal`: kept to compute others from;
-    no ranker reads it as it is.
+    texts). `window`: the time it looks at ("7 days", `EVER`, `AS_RECORDED`). `internal`: no ranker reads it as it
+    is; others are computed from it, or it ranked no better.
     """
 
     name: str

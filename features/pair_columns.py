@@ -99,10 +99,14 @@ COARSE_COLUMNS: tuple[str, ...] = (
 """What the coarse ranker sees: a cheap subset."""
 
 
+NOT_RANKED = frozenset({"distance_centroid_km", "salary_to_usual", "words_desired"})
+"""Computed for whoever asks, and read by no ranker: none of them ranked better (tests/bench/ranking_features.py)."""
+
+
 def fine_columns(*, job: Sequence[str] = (), candidate: Sequence[str] = ()) -> tuple[str, ...]:
-    """All pair columns, then features of the feature service's job and candidate views, prefixed."""
+    """All pair columns but those of NOT_RANKED, then features of the service's job and candidate views, prefixed."""
     return (
-        *PAIR_COLUMNS,
+        *(name for name in PAIR_COLUMNS if name not in NOT_RANKED),
         *(JOB_PREFIX + name for name in job),
         *(CANDIDATE_PREFIX + name for name in candidate),
     )

@@ -195,9 +195,16 @@ CANDIDATE_ACTIVITY = (
         name="hours_since_shown",
         meaning="time since the candidate was last shown a job",
         unit="hours",
+        internal=True,
         window=EVER,
     ),
-    Feature(name="hours_since_apply", meaning="time since the candidate last applied", unit="hours", window=EVER),
+    Feature(
+        name="hours_since_apply",
+        meaning="time since the candidate last applied",
+        unit="hours",
+        internal=True,
+        window=EVER,
+    ),
 )
 """Computed at an instant from the newest row and what was posted since: `candidate_state.ActivityState.activity`."""
 
@@ -229,12 +236,14 @@ JOB_ACTIVITY = (
         name="job_applicants_total",
         meaning="different candidates who applied so far",
         unit="candidates",
+        internal=True,
         window=EVER,
     ),
     Feature(
         name="job_velocity",
         meaning="engagements of the last day over those of a day of the last seven, one added to each",
         unit="ratio",
+        internal=True,
         window="7 days",
     ),
 )

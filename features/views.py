@@ -51,7 +51,7 @@ class ViewShape:
     def ranked(self) -> tuple[str, ...]:
         """Numbers that a ranker may read."""
         stored = tuple(f.name for f in self.features if f.kind == "number" and not f.internal)
-        return (*stored, *names(self.derived))
+        return (*stored, *(f.name for f in self.derived if not f.internal))
 
     @property
     def columns(self) -> tuple[str, ...]:

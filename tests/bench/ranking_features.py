@@ -8,7 +8,6 @@ interval.
 
     python tests/bench/ranking_features.py               # three worlds
     python tests/bench/ranking_features.py --quick       # one tiny world: shows that it works, nothing more
-    python tests/bench/ranking_features.py --apart       # also what each group of columns brings alone
 """
 
 from __future__ import annotations
@@ -52,15 +51,8 @@ from rolecall.serving.ranker import Ranker
 from rolecall.serving.recall import Recall
 
 NAME = "ranking_features"
-ADDED: Mapping[str, tuple[str, ...]] = {
-    "seen": ("seen_shown", "seen_ignored"),
-    "pay": ("salary_to_usual",),
-    "place": ("distance_centroid_km",),
-    "words": ("words_desired",),
-    "recency": ("candidate.hours_since_shown", "candidate.hours_since_apply"),
-    "velocity": ("job.job_velocity", "job.job_applicants_total"),
-}
-"""Columns by what they are about."""
+ADDED = ("seen_shown", "seen_ignored")
+"""The columns in question. What was tried and left out is in `pair_columns.NOT_RANKED` and in RESULTS.md."""
 
 GOALS = {"ndcg_gain_low": (">", 0.0)}
 METRIC = "ndcg@10"
@@ -154,12 +146,9 @@ def answers(log: Log, left_out: Sequence[str]) -> np.ndarray:
     return found
 
 
-def compare(seeds: Sequence[int], *, quick: bool, apart: bool) -> dict[str, float]:
+def compare(seeds: Sequence[int], *, quick: bool) -> dict[str, float]:
     """The figures, pooled over worlds; a candidate of one world is not one of another."""
-    every = [name for group in ADDED.values() for name in group]
-    arms: dict[str, list[str]] = {"all": [], "landed": every}
-    if apart:
-        arms |= {group: [name for name in every if name not in own] for group, own in ADDED.items()}
+    arms: dict[str, Sequence[str]] = {"all": (), "landed": ADDED}
     values: dict[str, list[np.ndarray]] = {arm: [] for arm in arms}
     for seed in seeds:
         print(f"world {seed}", flush=True)
@@ -169,12 +158,12 @@ def compare(seeds: Sequence[int], *, quick: bool, apart: bool) -> dict[str, floa
             for arm, left_out in arms.items():
                 values[arm].append(answers(log, left_out))
             log.index.close()
-        told = bootstrap(_gain(values, "all"), rounds=ROUNDS, seed=7)
+        told = bootstrap(_gain(values), rounds=ROUNDS, seed=7)
         print(
             f"  so far: gain {told.mean:+.4f} [{told.low:+.4f}, {told.high:+.4f}], {told.count} candidates", flush=True
         )
-    gain = bootstrap(_gain(values, "all"), rounds=ROUNDS, seed=7)
-    figures = {
+    gain = bootstrap(_gain(values), rounds=ROUNDS, seed=7)
+    return {
         "ndcg": float(np.nanmean(np.concatenate(values["all"]))),
         "ndcg_landed": float(np.nanmean(np.concatenate(values["landed"]))),
         "ndcg_gain": gain.mean,
@@ -182,25 +171,20 @@ def compare(seeds: Sequence[int], *, quick: bool, apart: bool) -> dict[str, floa
         "ndcg_gain_high": gain.high,
         "candidates": float(gain.count),
     }
-    for arm in ADDED if apart else ():
-        alone = bootstrap(_gain(values, arm), rounds=ROUNDS, seed=7)
-        figures |= {f"{arm}_gain": alone.mean, f"{arm}_gain_low": alone.low, f"{arm}_gain_high": alone.high}
-    return figures
 
 
-def _gain(values: Mapping[str, Sequence[np.ndarray]], arm: str) -> np.ndarray:
-    """What an arm's answers are better by than those without any of the added columns, one number a candidate."""
-    return np.concatenate(values[arm]) - np.concatenate(values["landed"])
+def _gain(values: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
+    """What the answers are better by than those without any of the added columns, one number a candidate."""
+    return np.concatenate(values["all"]) - np.concatenate(values["landed"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one tiny world")
-    parser.add_argument("--apart", action="store_true", help="also each group of columns alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
     given = parser.parse_args()
     seeds = given.seeds[:1] if given.quick else given.seeds
-    finish(NAME, compare(seeds, quick=given.quick, apart=given.apart), goals={} if given.quick else GOALS)
+    finish(NAME, compare(seeds, quick=given.quick), goals={} if given.quick else GOALS)
 
 
 if __name__ == "__main__":

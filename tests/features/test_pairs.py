@@ -16,6 +16,7 @@ from rolecall.features.catalogue import Catalogue
 from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import Lexicon
+from rolecall.features.pair_columns import NOT_RANKED
 from rolecall.features.pairs import COARSE_COLUMNS, PAIR_COLUMNS, PairFeatures, fine_columns
 from rolecall.features.schema import JOBS
 from rolecall.platform.errors import InputError
@@ -242,8 +243,10 @@ def test_features_of_views_come_in_by_their_prefix_and_are_unknown_where_absent(
     assert np.isnan(matrix[:, [1, 3]]).all()
 
 
-def test_fine_columns_are_all_pair_columns_and_the_service_features() -> None:
-    assert fine_columns(job=("rating",), candidate=("applies_7d",)) == (*ALL, "job.rating", "candidate.applies_7d")
+def test_fine_columns_are_the_pair_columns_that_rank_and_the_service_features() -> None:
+    ranked = tuple(name for name in ALL if name not in NOT_RANKED)
+    assert fine_columns(job=("rating",), candidate=("applies_7d",)) == (*ranked, "job.rating", "candidate.applies_7d")
+    assert set(ALL) > NOT_RANKED
 
 
 def test_a_column_that_does_not_exist_is_refused() -> None:

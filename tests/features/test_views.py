@@ -24,7 +24,7 @@ def test_every_feature_is_explained_once_and_has_a_source_that_exists() -> None:
 def test_rankers_read_no_internal_column_and_every_other_number() -> None:
     """`CandidateContext.activity` and job columns hold exactly these."""
     ranked = [*candidate_feature_columns("ranker_full"), *job_feature_columns("ranker_full")]
-    internal = {feature.name for view in VIEWS for feature in view.features if feature.internal}
+    internal = {one.name for view in VIEWS for one in (*view.features, *view.derived) if one.internal}
     assert not internal & set(ranked)
     assert len(set(ranked)) == len(ranked)
     assert "hours_since_engagement" in ranked
