@@ -20,6 +20,9 @@ from rolecall.serving.parts import EmbedderPart, FeaturesPart, PeoplePart, Polic
 
 RELEASE_FOLDER = "release"
 EVALUATION = "evaluation.json"
+TRAINED_ON = "trained_on"
+"""Note of a release: the table versions, window and digest of each training set its rankers learned from, as JSON."""
+
 _SECRETS = {"api_key", "url", "redis_url", "registry_url"}
 
 
@@ -61,9 +64,15 @@ class Sources:
 
 
 def assemble(
-    folder: Path, sources: Sources, settings: Settings, *, as_of: datetime, tables: Mapping[str, int]
+    folder: Path,
+    sources: Sources,
+    settings: Settings,
+    *,
+    as_of: datetime,
+    tables: Mapping[str, int],
+    notes: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Write, add and seal every part below `folder`. The same parts give the same id."""
+    """Write, add and seal every part below `folder`. The same parts give the same id, whatever the notes say."""
     builder = ReleaseBuilder(folder)
     embedder = Embedder(settings.embedder)
     small = (
@@ -93,7 +102,7 @@ def assemble(
     builder.add("index", parts.INDEX, source=sources.index / parts.INDEX, content=sources.index_digest)
     if sources.people is not None:
         _add_people(builder, sources.people)
-    return seal(builder, settings, as_of=as_of, tables=tables)
+    return seal(builder, settings, as_of=as_of, tables=tables, notes=notes)
 
 
 def _add_people(builder: ReleaseBuilder, sources: PeopleSources) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rolecall.pipelines import schedule_commands
+from rolecall.pipelines import feature_commands, schedule_commands
 from rolecall.pipelines.backfill import backfill
 from rolecall.pipelines.evaluation.gate import commands as gate
 from rolecall.pipelines.lab.commands import lab
@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(schedule_commands.app, name="schedule")
     app.command(epilog=schedule_commands.EXIT_CODES)(backfill)
     app.add_typer(lab(), name="lab")
+    app.add_typer(feature_commands.app, name="features")
     lifecycle.register(app)
     gate.register(app)
 

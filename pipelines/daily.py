@@ -1,7 +1,7 @@
 """The daily run: from the tables to a gated, registered, promoted release.
 
     ingest -> catalogue -> features -> embed -> index -> training-set -> coarse -> fine
-           -> people -> people-rankers -> assemble -> refresh -> evaluate -> release -> gate -> promote
+           -> people -> people-rankers -> assemble -> refresh -> drift -> evaluate -> release -> gate -> promote
 
 Everything a run depends on is pinned by its first step (table versions) or by the run's identity (instant, code,
 settings), so a run that was killed resumes where it stopped and ends in the same release.
@@ -126,12 +126,14 @@ def begin_anew_where_tainted(run: Run, registry: Registry, settings: Settings) -
 
 def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
     """The steps in order, with what each reads."""
-    judged = ("ingest", "features", "training-set", "people-rankers", "assemble", "refresh")
+    judged = ("ingest", "features", "training-set", "people-rankers", "assemble", "refresh", "drift")
+    counted = ("ingest", "catalogue", "features", "index", "training-set", "people-rankers")
     plan = [
         *assembly_plan(work),
         Step(name="refresh", run=work.refresh, inputs=("assemble",)),
+        Step(name="drift", run=work.drift, inputs=counted),
         Step(name="evaluate", run=work.evaluate, inputs=judged),
-        Step(name="release", run=work.release, inputs=("assemble", "refresh", "evaluate")),
+        Step(name="release", run=work.release, inputs=("assemble", "refresh", "drift", "evaluate")),
         Step(name="gate", run=work.gate, inputs=("evaluate", "release")),
     ]
     if promote:
@@ -143,7 +145,7 @@ def assembly_plan(work: PeopleSteps) -> list[Step]:
     """The first steps: from the tables to a sealed release folder that nobody has judged yet."""
     history = ("ingest", "catalogue", "features", "index")
     content = ("ingest", "catalogue", "index")
-    parts = (*history, "coarse", "fine", "people", "people-rankers")
+    parts = (*history, "training-set", "coarse", "fine", "people", "people-rankers")
     return [
         Step(name="ingest", run=work.ingest),
         Step(name="catalogue", run=work.catalogue, inputs=("ingest",)),

@@ -12,6 +12,7 @@ import polars as pl
 
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_judges import Answers, Judges, ask
+from rolecall.pipelines.drift.steps import DriftSteps
 from rolecall.pipelines.evaluation.fairness import Fairness, audit_fairness
 from rolecall.pipelines.evaluation.gate import judge_refresh, judge_release
 from rolecall.pipelines.evaluation.gate.evidence import CHAMPION, REFRESHED
@@ -19,7 +20,7 @@ from rolecall.pipelines.evaluation.groups import Groups
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
 from rolecall.pipelines.judged_release import JudgedRelease
 from rolecall.pipelines.leaks.findings import leaks_of
-from rolecall.pipelines.refresh import RefreshSteps, models_as_of
+from rolecall.pipelines.refresh import models_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
 from rolecall.platform.errors import IntegrityError
 from rolecall.platform.release import MANIFEST_FILE, Manifest, read_manifest
@@ -54,7 +55,7 @@ class _Champion:
     live: tuple[int | None, int | None]
 
 
-class EvaluateSteps(RefreshSteps):
+class EvaluateSteps(DriftSteps):
     """The steps up to a judged release."""
 
     def evaluate(self, step: StepContext) -> StepResult:
@@ -129,6 +130,7 @@ class EvaluateSteps(RefreshSteps):
             days=self.settings.ranking.evaluation_days,
             fairness=challenger.fairness,
             refresh=again.verdict if again else None,
+            drift=tuple(step.value("drift", "warnings")),
         )
 
     def _judged_refresh(self, step: StepContext, judges: Judges, champion: _Champion) -> JudgedRelease | None:

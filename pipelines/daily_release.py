@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_evaluate import REFRESHED_FOLDER, EvaluateSteps
+from rolecall.pipelines.drift.statistics import STATISTICS_FILE, STATISTICS_PART
+from rolecall.pipelines.drift.steps import DRIFT_FILE, DRIFT_PART
 from rolecall.pipelines.evaluation.gate.verdict import EVIDENCE_FILE, VERDICT_FILE
 from rolecall.pipelines.evaluation.report.write import REPORT
 from rolecall.pipelines.judged_release import FAIRNESS
@@ -25,6 +27,8 @@ _JUDGED = {
     "report": REPORT,
 }
 """What is kept of a release's judgement, beside its parts."""
+_COUNTED = {STATISTICS_PART: STATISTICS_FILE, DRIFT_PART: DRIFT_FILE}
+"""What its features were on its newest day and the days before, and what changed."""
 _MODEL_CODE = "rolecall.serving.pyfunc_model"
 _KEPT = "the champion's rankers over this day's catalogue, since the gate refused the new ones"
 
@@ -35,14 +39,14 @@ class ReleaseSteps(EvaluateSteps):
     def release(self, step: StepContext) -> StepResult:
         """Publish the folder with its evaluation, and enter it in the registry with alias `built`; the refreshed one
         too where it is needed."""
-        judged = step.inputs["evaluate"]
+        judged, counted = step.inputs["evaluate"], step.inputs["drift"].folder
         source, folder = step.file("assemble", assemble.RELEASE_FOLDER), step.folder / assemble.RELEASE_FOLDER
-        built = self._publish(source, folder, judged.folder, judged.metrics)
+        built = self._publish(source, folder, judged.folder, counted, judged.metrics)
         refreshed = ""
         if not judged.values["passed"] and judged.values["refresh_passed"]:
             source, folder = step.file("refresh", assemble.RELEASE_FOLDER), step.folder / REFRESHED_FOLDER
             told = judged.values["refresh_metrics"]
-            refreshed = self._publish(source, folder, judged.folder / REFRESHED_FOLDER, told)
+            refreshed = self._publish(source, folder, judged.folder / REFRESHED_FOLDER, counted, told)
         for name in (assemble.EVALUATION, VERDICT_FILE, FAIRNESS, REPORT):
             self.registry.client.log_artifact(self.mlflow_run, str(step.file("evaluate", name)), EVALUATION_ARTIFACTS)
         return StepResult(values={"release": built, "refreshed": refreshed})
@@ -75,13 +79,15 @@ class ReleaseSteps(EvaluateSteps):
             return StepResult(values={"promoted": False, "why": str(conflict)})
         return StepResult(values={"promoted": True, "why": why})
 
-    def _publish(self, source: Path, folder: Path, judged: Path, metrics: Mapping[str, float]) -> str:
-        """Seal the assembled parts of `source` with what was `judged` of them, publish and register them. Returns the
-        id, which stays what it was."""
+    def _publish(self, source: Path, folder: Path, judged: Path, counted: Path, metrics: Mapping[str, float]) -> str:
+        """Seal the assembled parts of `source` with what was `judged` of them and `counted` of their features, publish
+        and register them. Returns the id, which stays what it was."""
         manifest = read_manifest((source / MANIFEST_FILE).read_bytes())
         builder = ReleaseBuilder(folder)
         for part in manifest.parts:
             builder.add(part.name, part.file, source=source / part.file, content=part.content)
+        for name, file in _COUNTED.items():
+            builder.add(name, file, source=counted / file, identity=False)
         for name, file in _JUDGED.items():
             if (judged / file).is_file():  # names and groups are not audited again for rankers that were
                 builder.add(name, file, source=judged / file, identity=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,10 +25,11 @@ from rolecall.features.text import JOB_TEXT, job_text
 from rolecall.features.vector_cache import VectorCache
 from rolecall.features.views import job_feature_columns, ranker_version
 from rolecall.pipelines import assemble
+from rolecall.pipelines.assemble import TRAINED_ON
 from rolecall.pipelines.embed import embed_texts
 from rolecall.pipelines.evaluation.groups import Groups
 from rolecall.pipelines.evaluation.targets import collect_targets
-from rolecall.pipelines.examples import TrainingSet
+from rolecall.pipelines.examples import RECORDED, TrainingSet, recorded
 from rolecall.pipelines.index import build_index
 from rolecall.pipelines.knowledge import Versions, Windows, catalogue_as_of, profiles_as_of, read_as_of, read_ids
 from rolecall.pipelines.leaks import Finding, LeakAudit, LeakDetector, stored_requests
@@ -158,7 +161,7 @@ class DailySteps:
         leaks = self._leaks(step, pairs, events, examples)
         examples.save(step.folder / TRAINING_SET)
         return StepResult(
-            values=keep_findings(step.folder, leaks),
+            values=keep_findings(step.folder, leaks) | {RECORDED: recorded(examples, versions)},
             metrics={
                 "training.requests": examples.requests,
                 "training.rows": len(examples.features),
@@ -231,6 +234,7 @@ class DailySteps:
             self.settings,
             as_of=step.as_of,
             tables=step.value("ingest", "versions"),
+            notes={TRAINED_ON: json.dumps(_recorded(step), sort_keys=True)},
         )
         size = sum(part.bytes for part in manifest.parts) / 1e6
         return StepResult(values={"release": manifest.id}, metrics={"release.mb": size})
@@ -276,6 +280,11 @@ class DailySteps:
         if self._ray is None:
             self._ray = start_ray(self.settings.ray, self.settings.home)
         return True
+
+
+def _recorded(step: StepContext) -> dict[str, Any]:
+    """What each training set of the run was read from."""
+    return {name: record.values[RECORDED] for name, record in step.inputs.items() if RECORDED in record.values}
 
 
 def _people_sources(step: StepContext) -> assemble.PeopleSources | None:

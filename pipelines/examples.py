@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,10 @@ APPLY_LABEL = LABELS["apply"]
 
 TOP_LABEL = 4
 """The largest label of either direction: what both sides wanted (`people_outcomes.MUTUAL`)."""
+
+
+RECORDED = "training_set"
+"""The value of a step that says what its training set was read from: see `recorded`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +151,15 @@ class TrainingSet:
         )
         temporary.replace(path)
 
+    def digest(self) -> str:
+        """sha256 of every row in order: two sets with the same digest are the same set."""
+        digest = hashlib.sha256(json.dumps(self.columns).encode())
+        arrays = (self.features, self.labels, self.shown, self.groups, self.times, self.held_out)
+        for array in arrays:
+            plain = np.where(np.isnan(array), np.float32("nan"), array) if array.dtype.kind == "f" else array
+            digest.update(f"{plain.dtype.str}{plain.shape}".encode() + np.ascontiguousarray(plain).tobytes())
+        return digest.hexdigest()
+
     @classmethod
     def load(cls, path: Path) -> TrainingSet:
         with np.load(path, allow_pickle=False) as arrays:
@@ -157,3 +172,14 @@ class TrainingSet:
                 times=arrays["times"],
                 held_out=arrays["held_out"],
             )
+
+
+def recorded(examples: TrainingSet, versions: Mapping[str, int | None]) -> dict[str, Any]:
+    """What a training set was read from and what came of it: from these versions of the tables, as of the same instant
+    and with the same code and settings, the same rows come again."""
+    return {
+        "tables": {name: version for name, version in sorted(versions.items()) if version is not None},
+        "sha256": examples.digest(),
+        "rows": len(examples.features),
+        "requests": examples.requests,
+    }

@@ -29,7 +29,8 @@ class JudgedRelease:
     """`folder`: the sealed release; `jobs`: its evaluation on all targets; `ours`, `against`: what it and the release
     it was compared with (None: with none) answered to the targets of both; `against_id`: the latter's id; `champion`:
     what was served; `log_silent`: why logged visits say nothing; `days` that targets are from;
-    `refresh`: the verdict on the refreshed release, kept beside today's too since it may not be published."""
+    `refresh`: the verdict on the refreshed release, kept beside today's too since it may not be published; `drift`:
+    what the newest day of its features warns of."""
 
     folder: Path
     jobs: Evaluation
@@ -42,6 +43,7 @@ class JudgedRelease:
     days: float
     fairness: Fairness | None = None
     refresh: Verdict | None = None
+    drift: tuple[str, ...] = ()
 
     @property
     def log(self) -> LogValue:
@@ -85,6 +87,7 @@ class JudgedRelease:
             power=power,
             champion_id=self.against_id or "",
             opponent=self.verdict.evidence.opponent,
+            drift=self.drift,
         )
         write_report(folder / REPORT, report)
 

@@ -17,7 +17,7 @@ from rolecall.features.people_pairs import PeoplePairs
 from rolecall.features.schema import EVENTS
 from rolecall.pipelines.daily_steps import DailySteps
 from rolecall.pipelines.evaluation.people_targets import collect_people_targets
-from rolecall.pipelines.examples import TrainingSet
+from rolecall.pipelines.examples import RECORDED, TrainingSet, recorded
 from rolecall.pipelines.knowledge import Windows, known_jobs, newest_profiles, read_as_of
 from rolecall.pipelines.leaks import Finding, LeakDetector, PeopleLeakAudit
 from rolecall.pipelines.leaks.findings import keep_findings
@@ -29,6 +29,9 @@ from rolecall.pipelines.train import fit_calibrator, shapes
 from rolecall.serving import parts
 from rolecall.serving.people_loader import trained_part, untrained_part
 from rolecall.serving.people_policy import PeoplePolicy
+
+PEOPLE_TRAINING_SET = "people_training_set.npz"
+"""Of the step `people-rankers`."""
 
 AUDITED = 2
 """Requests whose columns the leak audit computes again."""
@@ -57,6 +60,8 @@ class PeopleSteps(DailySteps):
         examples, leaks = self._examples(step)
         values = keep_findings(step.folder, leaks)
         learn = examples.learnable()
+        examples.save(step.folder / PEOPLE_TRAINING_SET)
+        values |= {RECORDED: recorded(examples, step.value("ingest", "versions"))}
         metrics = {"people.requests": float(examples.requests), "people.rows": float(len(examples.features))}
         metrics["people.leaks"] = float(len(leaks))
         if not learn.requests:

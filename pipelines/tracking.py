@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rolecall.pipelines.examples import RECORDED
 from rolecall.pipelines.steps import Run, Step, StepRecord
 
 if TYPE_CHECKING:
@@ -36,6 +38,20 @@ class MlflowRecord:
         for name, value in record.metrics.items():
             self.client.log_metric(self.run_id, name, float(value))
         self.client.log_metric(self.run_id, f"seconds.{record.name}", record.seconds)
+        if RECORDED in record.values:
+            self._log_dataset(record.name, record.values[RECORDED])
+
+    def _log_dataset(self, step: str, recorded: Mapping[str, Any]) -> None:
+        """The training set as an input of the run: its digest, and the table versions it was read from."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        tables = json.dumps(recorded["tables"], sort_keys=True)
+        size = json.dumps({name: recorded[name] for name in ("rows", "requests")})
+        dataset = Dataset(
+            name=step, digest=recorded["sha256"][:32], source_type="delta_tables", source=tables, profile=size
+        )
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        self.client.set_tag(self.run_id, f"rolecall.{step}.tables", tables)
 
     def log_file(self, file: Path, folder: str = "") -> None:
         self.client.log_artifact(self.run_id, str(file), folder or None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -15,9 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from rolecall.features.schema import JOBS
+from rolecall.features.views import VIEWS
 from rolecall.pipelines import daily_steps
+from rolecall.pipelines.assemble import TRAINED_ON
 from rolecall.pipelines.daily import run_daily
+from rolecall.pipelines.daily_steps import TRAINING_SET
 from rolecall.pipelines.demo import fill_tables
+from rolecall.pipelines.drift.measure import DriftReport
+from rolecall.pipelines.drift.steps import last_day, statistics_before, statistics_of
 from rolecall.pipelines.evaluation.gate import judge
 from rolecall.pipelines.evaluation.gate.evidence import Evidence
 from rolecall.pipelines.examples import TrainingSet
@@ -50,6 +56,36 @@ def test_the_run_is_recorded_with_parameters_metrics_and_table_versions(world: W
     assert {"seconds.embed", "seconds.fine"} <= set(run.data.metrics)
     assert world.result.metrics["people.visible"] > 0
     assert world.result.tables.keys() == {"jobs", "candidates", "profiles", "employers", "events"}
+
+
+def test_each_training_set_says_which_table_versions_it_was_read_from(world: World) -> None:
+    registry = Registry.from_settings(world.settings)
+    run = registry.client.get_run(world.result.mlflow_run)
+    told = json.loads(registry.releases.manifest(world.result.release_id).notes[TRAINED_ON])
+    assert told.keys() == {"training-set", "people-rankers"}
+    logged = {one.dataset.name: one.dataset for one in run.inputs.dataset_inputs}
+    for step, recorded in told.items():
+        assert recorded["tables"] == world.result.tables
+        assert json.loads(run.data.tags[f"rolecall.{step}.tables"]) == world.result.tables
+        assert logged[step].digest == recorded["sha256"][:32]
+    stored = world.settings.runs_dir / world.result.run_id / "training-set" / TRAINING_SET
+    assert TrainingSet.load(stored).digest() == told["training-set"]["sha256"]
+
+
+def test_every_features_days_are_kept_with_the_release_and_a_quiet_run_warns_of_nothing(world: World) -> None:
+    registry = Registry.from_settings(world.settings)
+    kept = statistics_of(registry, world.result.release_id)
+    assert kept is not None
+    sources = {"jobs", "postings", "activity", "requests", "people", *(f"view.{shape.name}" for shape in VIEWS)}
+    assert set(kept.sources()) == sources
+    assert all(kept.has(last_day(AS_OF), source) for source in sources)
+    report = DriftReport.from_dict(registry.releases.read_json(world.result.release_id, "drift") or {})
+    assert (report.day, report.warnings()) == (last_day(AS_OF), [])
+    assert world.result.metrics["drift.columns"] == len(report.shifts)
+    assert statistics_before(registry, AS_OF) is None
+    again = statistics_before(registry, AS_OF + timedelta(days=1))
+    assert again is not None
+    assert again.to_bytes() == kept.to_bytes()
 
 
 def test_the_same_day_twice_is_the_same_release(world: World) -> None:

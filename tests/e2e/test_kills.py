@@ -31,6 +31,7 @@ STEPS = (
     "people-rankers",
     "assemble",
     "refresh",
+    "drift",
     "evaluate",
     "release",
     "gate",

@@ -253,5 +253,6 @@ class Report:
     latency: Latency | None = None
     log: LogFigures | None = None
     power: Power | None = None
+    drift: tuple[str, ...] = ()
     samples: Samples | None = None
     people_samples: Samples | None = None

@@ -36,6 +36,7 @@ _ECE_OFF = 0.25
 _LONG_TAIL = 5.0
 _LOST = 0.005
 _NAMED = 5
+_DRIFTS = 5
 _ORDER: tuple[Severity, ...] = ("worse", "weak", "thin")
 
 
@@ -57,6 +58,7 @@ def weaknesses(report: Report) -> tuple[Weakness, ...]:
         _of_catalogue(report.jobs),
         _of_fairness(report.fairness) if report.fairness else (),
         _of_latency(report.latency) if report.latency else (),
+        _of_drift(report.drift),
     )
     return tuple(sorted(found, key=lambda one: _ORDER.index(one.severity)))
 
@@ -241,6 +243,13 @@ def _of_latency(latency: Latency) -> Iterator[Weakness]:
             f"Slower than the champion: the slowest hundredth takes {p99:,.1f} ms, the champion\u2019s {theirs:,.1f} ms"
         )
         yield Weakness(severity="weak", text=f"{text} (measured once, on one machine).")
+
+
+def _of_drift(warnings: tuple[str, ...]) -> Iterator[Weakness]:
+    for text in warnings[:_DRIFTS]:
+        yield Weakness(severity="weak", text=f"Its features: {text}.")
+    if len(warnings) > _DRIFTS:
+        yield Weakness(severity="weak", text=f"{len(warnings) - _DRIFTS:,} more features drifted.")
 
 
 def _named(system: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rolecall.pipelines.evaluation.gate.evidence import CHAMPION
@@ -40,6 +40,7 @@ def gather_report(
     power: Power | None = None,
     champion_id: str = "",
     opponent: str = CHAMPION,
+    drift: Sequence[str] = (),
 ) -> Report:
     """What stands in the page.
 
@@ -49,6 +50,7 @@ def gather_report(
     `people`: the release and the champion (None where it recommends nobody) asked for people.
     `log`, `power`: what logged visits say of it, and what so many targets can tell.
     `champion_id`: the release it was compared with; `opponent`: what that is, CHAMPION or REFRESHED.
+    `drift`: what the newest day of its features warns of.
     Raises InputError where release and champion were not asked the same.
     """
     return Report(
@@ -62,6 +64,7 @@ def gather_report(
         latency=gather.latency(evaluation, champion),
         log=gather.log(log),
         power=power,
+        drift=tuple(drift),
         samples=choose_samples(rival or evaluation, champion, titles, opponent=opponent),
         people_samples=_people_samples(people, titles, wishes, opponent),
     )
