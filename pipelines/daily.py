@@ -1,7 +1,7 @@
 """The daily run: from the tables to a gated, registered, promoted release.
 
     ingest -> catalogue -> features -> embed -> index -> training-set -> coarse -> fine
-           -> people -> people-rankers -> assemble -> refresh -> drift -> evaluate -> release -> gate -> promote
+           -> people -> people-rankers -> assemble -> skew -> refresh -> drift -> evaluate -> release -> gate -> promote
 
 Everything a run depends on is pinned by its first step (table versions) or by the run's identity (instant, code,
 settings), so a run that was killed resumes where it stopped and ends in the same release.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from rolecall.pipelines.assemble import published_settings
@@ -20,6 +21,7 @@ from rolecall.pipelines.lifecycle.home_stores import refuse_running
 from rolecall.pipelines.lifecycle.releases import settle
 from rolecall.pipelines.people_steps import PeopleSteps
 from rolecall.pipelines.run_archive import RunArchive
+from rolecall.pipelines.skew import skew_step
 from rolecall.pipelines.steps import Observer, Run, Step, StepRecord
 from rolecall.pipelines.tracking import MlflowRecord
 from rolecall.platform.errors import ConflictError
@@ -130,6 +132,7 @@ def daily_plan(work: ReleaseSteps, *, promote: bool = True) -> list[Step]:
     counted = ("ingest", "catalogue", "features", "index", "training-set", "people-rankers")
     plan = [
         *assembly_plan(work),
+        Step(name="skew", run=partial(skew_step, work.settings), inputs=("features",)),
         Step(name="refresh", run=work.refresh, inputs=("assemble",)),
         Step(name="drift", run=work.drift, inputs=counted),
         Step(name="evaluate", run=work.evaluate, inputs=judged),

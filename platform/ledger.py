@@ -1,4 +1,5 @@
-"""The ledger database: the event log, its watermarks, the promotions and the schedules, in SQLite or PostgreSQL.
+"""The ledger database: the event log, its watermarks, served features, the promotions and the schedules, in SQLite or
+PostgreSQL.
 
 What is committed here is on disk: SQLite runs with a write-ahead log and full synchronisation. Every
 change goes through `write`, which lets one writer in at a time, so a read followed by a write is one
@@ -130,6 +131,21 @@ Index(
     unique=True,
     sqlite_where=SCHEDULE_RUNS.c.state == "running",
     postgresql_where=SCHEDULE_RUNS.c.state == "running",
+)
+
+SERVED_FEATURES = Table(
+    "served_features",
+    METADATA,
+    Column("request_id", String(256), primary_key=True),
+    Column("candidate_id", String(1000), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("release_id", String(64), nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("counted", BigInteger, nullable=False),
+    Column("jobs_through_us", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("served_features_by_time", "at_us"),
+    Index("served_features_by_candidate", "candidate_id"),
 )
 
 FORGOTTEN = Table(

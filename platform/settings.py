@@ -155,6 +155,9 @@ class ServeSettings(_Part):
     max_queued_requests: int = Field(default=256, ge=1)
     request_timeout_s: float = Field(default=10.0, gt=0)
     follow_interval_s: float = Field(default=2.0, gt=0)
+    served_share: float = Field(
+        default=0.01, ge=0, le=1, description="requests of known candidates whose features are kept, to be replayed"
+    )
     features_refresh_s: float = Field(
         default=30.0, gt=0, description="how long a run's job features may wait until every replica serves them"
     )
@@ -167,6 +170,7 @@ class RetentionSettings(_Part):
 
     events_days: int = Field(default=0, ge=0, description="events by when they occurred")
     quarantine_days: int = Field(default=0, ge=0, description="refused rows by when they were refused")
+    served_days: int = Field(default=0, ge=0, description="features that requests were answered from")
     logs_days: int = Field(default=0, ge=0, description="log files below home by when they were last written")
     runs_keep: int = Field(default=0, ge=0, description="newest run folders")
     releases_keep: int = Field(default=0, ge=0, description="newest releases, and always champion and previous")

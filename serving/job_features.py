@@ -33,17 +33,21 @@ class StoredJobFeatures(Protocol):
 
     def online_version(self) -> int: ...
 
+    def materialized_through(self) -> datetime | None: ...
+
     def online_job_columns(
         self, job_ids: Sequence[str], employer_ids: Sequence[str | None]
     ) -> Sequence[StampedColumns]: ...
 
 
 class OnlineJobFeatures:
-    """Columns by catalogue row: a JobFeatureSource. `version`: of the store they were read from."""
+    """Columns by catalogue row: a JobFeatureSource. `version`: of the store they were read from; `through`: the day
+    it held then."""
 
-    def __init__(self, views: Sequence[StampedColumns], version: int) -> None:
+    def __init__(self, views: Sequence[StampedColumns], *, version: int, through: datetime | None) -> None:
         self.views = tuple(views)
         self.version = version
+        self.through = through
 
     def read(self, rows: Rows, *, at: datetime) -> Mapping[str, npt.NDArray[np.floating]]:
         return {name: column for view in self.views for name, column in view.read(at, rows).items()}
@@ -55,11 +59,12 @@ def use_online_job_features(release: LoadedRelease, features: StoredJobFeatures)
     Where the online store knows none of the jobs (a copy of the release on another machine), the values the release
     was built with stay. A value the store has but that is too old counts as missing, as it did in training.
     """
-    version = features.online_version()  # before the rows: what changes meanwhile is read again
+    version, through = features.online_version(), features.materialized_through()
+    # before the rows: what changes meanwhile is read again
     catalogue = release.funnel.catalogue
     views = features.online_job_columns(catalogue.job_ids, catalogue.table["employer_id"].to_pylist())
     if any(np.isfinite(column).any() for view in views for column in view.columns.values()):
-        release.funnel.job_features = OnlineJobFeatures(views, version)
+        release.funnel.job_features = OnlineJobFeatures(views, version=version, through=through)
 
 
 class JobFeatureRefresher:

@@ -25,6 +25,7 @@ from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.registry import Registry
 from rolecall.platform.schedule.gauges import FreshGauges
+from rolecall.platform.served_log import ServedLog
 from rolecall.platform.settings import Settings
 from rolecall.serving.follow import Follower, ReleaseSlot
 from rolecall.serving.funnel import FunnelRequest
@@ -55,6 +56,7 @@ from rolecall.serving.replies import (
     with_profile,
 )
 from rolecall.serving.scratch import process_scratch
+from rolecall.serving.served import ServedSample
 
 Clock = Callable[[], datetime]
 
@@ -78,7 +80,9 @@ class ServingState:
         clock: Clock = utc_now,
         schedules: FreshGauges | None = None,
         refresher: JobFeatureRefresher | None = None,
+        served: ServedSample | None = None,
     ) -> None:
+        self._served = served
         self._refresher = refresher
         self._forgotten = forgotten
         self._schedules = schedules
@@ -122,6 +126,7 @@ class ServingState:
             forgotten=forgotten,
             clock=clock,
             schedules=FreshGauges(events.engine, clock),
+            served=ServedSample(ServedLog(events.engine), events, forgotten, share=settings.serve.served_share),
             refresher=JobFeatureRefresher(
                 slot, online_features(settings), interval_s=settings.serve.features_refresh_s
             ),
@@ -139,11 +144,15 @@ class ServingState:
             self._refresher.close()
         self._follower.close()
         self._slot.close()
+        if self._served is not None:
+            self._served.close()
 
     def recommend(self, request: RecommendationRequest, request_id: str) -> RecommendationReply:
         """Jobs for a person. Raises UnavailableError while no release is loaded."""
         with self._slot.lease() as release:
-            return recommend(release, self._reader, request, request_id=request_id, at=self._clock())
+            return recommend(
+                release, self._reader, request, request_id=request_id, at=self._clock(), served=self._served
+            )
 
     def people(self, job_id: str, request: PeopleRequest, request_id: str) -> PeopleReply:
         """People for a job. Raises UnavailableError while no release is loaded, ConflictError where the release
@@ -216,9 +225,16 @@ def recommend(
     *,
     request_id: str,
     at: datetime,
+    served: ServedSample | None = None,
 ) -> RecommendationReply:
-    """Jobs for a person from one release: the one way from a request to a reply, over HTTP and in MLflow alike."""
+    """Jobs for a person from one release: the one way from a request to a reply, over HTTP and in MLflow alike.
+
+    `served`: keeps what a share of them is answered from; of a profile in the request there is nothing to replay.
+    """
     started = time.perf_counter()
+    begun = None
+    if served is not None and request.candidate_id is not None and request.profile is None:
+        begun = served.begin(request_id, request.candidate_id)
     context = _context(reader, request, at)
     read = Stage(stage="context", count_in=1, count_out=int(context.known), milliseconds=_since_ms(started))
     question = FunnelRequest(
@@ -229,6 +245,8 @@ def recommend(
         conditions=search_filter(request.filters),
     )
     reply = release.funnel.recommend(question)
+    if served is not None and begun is not None:
+        served.keep(begun, release, context, reply.items, at=at)
     return recommendation_reply(reply, request_id=request_id, known=context.known, before=(read,))
 
 

@@ -9,6 +9,8 @@
      "posted_events": [{"sequence": 7, "received_at": ..., "event": {...}}],   the event log, drained or not
      "quarantine": [row, ...],                                       refused rows that name the person
      "online_features": {"engagement_count": 3.0, ...},              what serving reads, values known now
+     "served_features": [{"request_id": ..., "at": ..., "candidate": {...}, "jobs": {...}}],   the share of answers of
+                                                                     which was kept what they were computed from
      "releases": ["79ea1f92883d39f3"],                               releases built from tables that had the person
      "forgotten": false}                                             whether their erasure was asked for
 
@@ -35,6 +37,7 @@ from rolecall.platform.event_log import EventLog
 from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.registry import Registry
+from rolecall.platform.served_log import ServedLog
 from rolecall.platform.settings import Settings
 
 SCHEMA = "rolecall.export/1"
@@ -52,6 +55,7 @@ class PersonalData:
     posted_events: list[dict[str, Any]]
     quarantine: list[dict[str, Any]]
     online_features: Mapping[str, object]
+    served_features: list[dict[str, Any]]
     releases: list[str]
     forgotten: bool
 
@@ -69,7 +73,8 @@ def export_person(settings: Settings, candidate_id: str, *, at: datetime) -> Per
     refused = [row for row in store.read(QUARANTINE).to_pylist() if _about(row, person)]
     online = FeatureStore(settings.home / "feast", settings.features).online_candidates([candidate_id], at=at)[0]
     known = {name: value for name, value in online.items() if value is not None}
-    if not (tables or posted or refused or known):
+    served = ServedLog(engine).of_candidate(candidate_id)
+    if not (tables or posted or refused or known or served):
         raise InputError(
             "nothing is held of a candidate with this id", "the id as the tables name it", "check the spelling"
         )
@@ -83,6 +88,7 @@ def export_person(settings: Settings, candidate_id: str, *, at: datetime) -> Per
         ],
         quarantine=refused,
         online_features=known,
+        served_features=[asdict(one) for one in served],
         releases=learned_from(Registry.from_settings(settings), store, person, marked=True),
         forgotten=ForgottenPeople(engine).find(candidate_id) is not None,
     )

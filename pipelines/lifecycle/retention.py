@@ -23,8 +23,9 @@ from rolecall.pipelines.lifecycle.inventory import table_store
 from rolecall.platform.database_erasure import compact
 from rolecall.platform.event_log import EventLog, watermark_name
 from rolecall.platform.file_tree import FileTree
-from rolecall.platform.ledger import EVENT_LOG, open_ledger, write
+from rolecall.platform.ledger import EVENT_LOG, SERVED_FEATURES, open_ledger, write
 from rolecall.platform.registry import BUILT, CHALLENGER, CHAMPION, PREVIOUS, Registry
+from rolecall.platform.served_log import ServedLog
 from rolecall.platform.settings import Settings
 from rolecall.platform.table_erasure import erase_before, erase_history
 
@@ -65,6 +66,7 @@ def apply_retention(settings: Settings, *, at: datetime, dry_run: bool = False) 
     rules: dict[str, Callable[[Settings, int, datetime, bool], int]] = {
         "events_days": _events,
         "quarantine_days": _quarantine,
+        "served_days": _served,
         "logs_days": _logs,
         "runs_keep": _runs,
         "releases_keep": _releases,
@@ -107,6 +109,15 @@ def _quarantine(settings: Settings, days: int, at: datetime, dry_run: bool) -> i
     if gone and not dry_run:
         store.replace(QUARANTINE, kept.to_arrow().cast(QUARANTINE.columns))
         erase_history(store, QUARANTINE.name)
+    return gone
+
+
+def _served(settings: Settings, days: int, at: datetime, dry_run: bool) -> int:
+    """What requests were answered from, by when they were answered."""
+    log = ServedLog(open_ledger(settings.ledger_url))
+    gone = log.remove_before(at - timedelta(days=days), dry_run=dry_run)
+    if gone and not dry_run:
+        compact(log.engine, [SERVED_FEATURES])
     return gone
 
 

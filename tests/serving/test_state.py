@@ -55,6 +55,9 @@ class StoredRatings:
     def online_version(self) -> int:
         return self.version
 
+    def materialized_through(self) -> datetime:
+        return NOON
+
     def online_job_columns(
         self, job_ids: Sequence[str], employer_ids: Sequence[str | None]
     ) -> tuple[StampedColumns, ...]:

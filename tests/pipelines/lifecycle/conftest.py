@@ -21,6 +21,7 @@ from rolecall.pipelines.materialize import materialize
 from rolecall.platform.event_log import EventLog
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.registry import Registry
+from rolecall.platform.served_log import ServedLog, ServedRequest
 from rolecall.platform.settings import Settings, load_settings
 from rolecall.platform.tables import TableStore
 from rolecall.serving.scratch import process_scratch
@@ -48,6 +49,20 @@ def event(candidate_id: str, number: int) -> dict[str, object]:
         "kind": "view",
         "occurred_at": DAY + timedelta(hours=number),
     }
+
+
+def served(candidate_id: str) -> ServedRequest:
+    return ServedRequest(
+        request_id=f"asked-by-{candidate_id}",
+        candidate_id=candidate_id,
+        at=DAY,
+        release_id="r",
+        events=1,
+        counted=0,
+        jobs_through=DAY,
+        candidate={"desired_titles": [TEXTS[candidate_id]]},
+        jobs={"job_id": ["j1"], "employer_id": [None]},
+    )
 
 
 def rows(schema: object, dicts: list[dict[str, object]]) -> pa.Table:
@@ -80,6 +95,8 @@ def fill(settings: Settings) -> None:
     broken = [(at, "ragged_row", "5 fields", f"x;{name};y") for at, name in enumerate(people)]
     keep(tables, [("a.csv", "events")], unread_rows("a.csv", "events", broken), at=DAY)
     EventLog(open_ledger(settings.ledger_url)).append([event(name, 3) for name in people], received_at=DAY)
+    for name in people:
+        ServedLog(open_ledger(settings.ledger_url)).append(served(name))
     versions = {name: tables.version(name) for name in ("jobs", "candidates", "events")}
     materialize(
         tables, versions, as_of=DAY + timedelta(days=1), settings=settings, folder=settings.runs_dir / "r1" / "views"

@@ -208,6 +208,7 @@ def test_the_export_has_every_row_about_the_person_and_none_about_others(setting
     document = export_person(settings, CANARY, at=NOW)
     assert {name: len(rows) for name, rows in document.tables.items()} == {"candidates": 1, "events": 2}
     assert [one["event"]["event_id"] for one in document.posted_events] == [f"e-{CANARY}-3"]
+    assert [one["request_id"] for one in document.served_features] == [f"asked-by-{CANARY}"]
     assert (len(document.quarantine), document.releases, document.forgotten) == (1, [champion], False)
     assert document.online_features["resume_text"] == TEXTS[CANARY]
     assert OTHER not in document.to_json()

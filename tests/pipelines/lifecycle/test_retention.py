@@ -14,7 +14,7 @@ from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.settings import RetentionSettings, Settings
 from rolecall.platform.tables import TableStore
-from tests.traces import traces
+from tests.traces import by_store, traces
 
 from .conftest import CANARY, DAY, OTHER
 
@@ -48,6 +48,14 @@ def test_events_go_by_when_they_occurred_from_table_log_and_history(settings: Se
 def test_a_posted_event_that_no_run_has_taken_yet_stays(settings: Settings) -> None:
     removed(with_rules(settings, events_days=10), days=20)
     assert len(EventLog(open_ledger(settings.ledger_url)).read_after(0)) == 2
+
+
+def test_what_requests_were_answered_from_goes_by_age_and_leaves_the_file(settings: Settings) -> None:
+    ruled = with_rules(settings, served_days=10)
+    assert removed(ruled, days=9) == {"served_days": 0}
+    assert removed(ruled, days=11, dry_run=True) == {"served_days": 2}
+    assert removed(ruled, days=11) == {"served_days": 2}
+    assert "ledger.db" not in by_store(traces(FileTree(str(settings.home)), [f"asked-by-{CANARY}"]))
 
 
 def test_quarantine_logs_and_runs_go_by_age_and_number(settings: Settings) -> None:

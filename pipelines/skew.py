@@ -1,0 +1,186 @@
+"""Whether what was served is what is learned from: answers replayed through the offline join.
+
+    report = replay(served, store=store, events=EventLog(engine))
+    report.shares["activity.engagement_count"]          # 1.0: every answer was computed from this very number
+
+A request is replayed at its own instant; the jobs shown, as of the day their features were online of. What only became
+known after the answer (an event posted later that happened before) cannot have been served: such requests and jobs are
+counted as late, not compared. Counts are all that is told: the report names nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from rolecall.features.candidates import candidate_context
+from rolecall.features.served_values import candidate_values, unequal
+from rolecall.features.store import FeatureStore
+from rolecall.pipelines.materialize import feature_store
+from rolecall.pipelines.steps import StepContext, StepResult
+from rolecall.platform.event_log import EventLog
+from rolecall.platform.ledger import open_ledger
+from rolecall.platform.served_log import ServedLog, ServedRequest
+from rolecall.platform.settings import Settings
+
+REPORT = "skew.json"
+SERVICE = "ranker_full"
+"""Serving reads every view."""
+
+MOST_REQUESTS = 2_000
+_DAY = timedelta(days=1)
+_NOT_FEATURES = ("job_id", "employer_id")
+_PAGE = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkewReport:
+    """`requests`, `jobs`: compared; `late_requests`, `late_jobs`: not compared. By column the values compared and
+    those that differ."""
+
+    requests: int
+    jobs: int
+    late_requests: int
+    late_jobs: int
+    compared: Mapping[str, int]
+    different: Mapping[str, int]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Equal values by column, of those compared."""
+        return {name: 1 - self.different.get(name, 0) / count for name, count in sorted(self.compared.items())}
+
+    @property
+    def equal_share(self) -> float:
+        """Equal values of all; 1 where nothing was served."""
+        total = sum(self.compared.values())
+        return 1 - sum(self.different.values()) / total if total else 1.0
+
+    def to_json(self) -> str:
+        counts = ("requests", "jobs", "late_requests", "late_jobs")
+        told = {name: getattr(self, name) for name in counts} | {"equal_share": self.equal_share}
+        return json.dumps({**told, "columns": self.shares}, indent=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late:
+    """Events that became known after some answer: number, instant, candidate and job of each."""
+
+    events: Sequence[tuple[int, datetime, str, str]]
+
+    @classmethod
+    def after(cls, log: EventLog, sequence: int) -> Late:
+        """All that were posted after a number."""
+        found: list[tuple[int, datetime, str, str]] = []
+        while page := log.read_after(sequence, _PAGE):
+            found += [(one.sequence, *_what(one.event)) for one in page]
+            sequence = page[-1].sequence
+        return cls(events=found)
+
+    def candidate(self, served: ServedRequest) -> bool:
+        """Whether something the candidate had done by the request was posted after it."""
+        return any(
+            sequence > served.events and at < served.at and who == served.candidate_id
+            for sequence, at, who, _ in self.events
+        )
+
+    def jobs(self, served: ServedRequest) -> set[str]:
+        """Jobs whose counts of the day were not complete when they went online."""
+        through = served.jobs_through
+        return {job for sequence, at, _, job in self.events if sequence > served.counted and at < through}
+
+
+def replay(served: Sequence[ServedRequest], *, store: FeatureStore, events: EventLog) -> SkewReport:
+    """Compare answers with what the offline join says of their instants."""
+    late = Late.after(events, min((min(one.events, one.counted) for one in served), default=0))
+    asked = [one for one in served if not late.candidate(one)]
+    compared: Counter[str] = Counter()
+    different: Counter[str] = Counter()
+    for one, row in zip(asked, _replayed_candidates(asked, store), strict=True):
+        values = candidate_values(candidate_context(one.candidate_id, row, at=one.at))
+        compared.update({*one.candidate, *values})
+        different.update(unequal(one.candidate, values))
+    shown, passed_over = _shown(served, late)
+    for job, replayed in zip(shown, _replayed_jobs(shown, store), strict=True):
+        compared.update(replayed.keys())
+        different.update(unequal(job.features, replayed))
+    return SkewReport(
+        requests=len(asked),
+        jobs=len(shown),
+        late_requests=len(served) - len(asked),
+        late_jobs=passed_over,
+        compared=dict(compared),
+        different=dict(different),
+    )
+
+
+def skew_step(settings: Settings, step: StepContext) -> StepResult:
+    """Replay the answers of the day before the run's instant that were kept; the report lies beside the step."""
+    engine = open_ledger(settings.ledger_url)
+    served = ServedLog(engine).between(step.as_of - _DAY, step.as_of, limit=MOST_REQUESTS)
+    store = feature_store(settings, step.file("features", "views"))
+    report = replay(served, store=store, events=EventLog(engine))
+    (step.folder / REPORT).write_text(report.to_json(), encoding="utf-8")
+    metrics = {"requests": report.requests, "late": report.late_requests, "equal_share": report.equal_share}
+    worst = min(report.shares.values(), default=1.0)
+    return StepResult(metrics={f"skew.{name}": float(value) for name, value in (metrics | {"worst": worst}).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """A job in an answer, and the instant its features were online of."""
+
+    job_id: str
+    employer_id: str | None
+    at: datetime
+    features: Mapping[str, float | None]
+
+
+def _shown(served: Sequence[ServedRequest], late: Late) -> tuple[list[_Shown], int]:
+    """Jobs to compare, and how many are not."""
+    shown, passed_over = [], 0
+    for one in served:
+        incomplete = late.jobs(one)
+        names = [name for name in one.jobs if name not in _NOT_FEATURES]
+        for place, job in enumerate(one.jobs.get("job_id", ())):
+            if job in incomplete:
+                passed_over += 1
+                continue
+            shown.append(
+                _Shown(
+                    job_id=job,
+                    employer_id=one.jobs["employer_id"][place],
+                    at=min(one.at, one.jobs_through),
+                    features={name: one.jobs[name][place] for name in names},
+                )
+            )
+    return shown, passed_over
+
+
+def _replayed_candidates(asked: Sequence[ServedRequest], store: FeatureStore) -> Sequence[Mapping[str, object]]:
+    if not asked:
+        return []
+    return store.historical_candidates([one.candidate_id for one in asked], [one.at for one in asked], SERVICE)
+
+
+def _replayed_jobs(shown: Sequence[_Shown], store: FeatureStore) -> list[dict[str, float | None]]:
+    """The columns that were served, by the offline join; None where unknown."""
+    if not shown:
+        return []
+    columns = store.historical_jobs(
+        [one.job_id for one in shown], [one.employer_id for one in shown], [one.at for one in shown], SERVICE
+    )
+    return [
+        {name: None if np.isnan(columns[name][row]) else float(columns[name][row]) for name in one.features}
+        for row, one in enumerate(shown)
+    ]
+
+
+def _what(event: Mapping[str, Any]) -> tuple[datetime, str, str]:
+    return event["occurred_at"], event["candidate_id"], event["job_id"]
