@@ -139,7 +139,8 @@ def candidate_consent(candidates: pl.DataFrame) -> pl.DataFrame:
 class _State(Protocol):
     """A state of one candidate that takes events and dumps itself as a row."""
 
-    def take(self, kind: str, job_id: str, at_us: int, /, *rest: Any) -> None: ...
+    @property
+    def take(self) -> Callable[..., None]: ...
     def row(self) -> tuple[object, ...]: ...
 
 

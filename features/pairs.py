@@ -302,13 +302,15 @@ class PairFeatures:
         return {"seen_shown": shown, "seen_ignored": ignored(shown, engaged)}
 
     def _words(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
-        titles = [title_words(title) for title in desired_titles(prepared.context)]
+        titles = [title_words(text) for text in desired_titles(prepared.context)]
+        title = self.lexicon.fields["title"]
         matrix, lengths = self._title_words
+        terms = matrix[rows]
         best = np.full(len(rows), np.nan, np.float32)
         for words in filter(None, titles):
-            weights = np.zeros(matrix.shape[1], np.float32)
-            weights[self.lexicon.fields["title"].columns_of(words)] = 1
-            cosines = title_similarity(matrix[rows] @ weights, lengths[rows], float(len(words)))
+            weights = np.zeros(len(title.terms), np.float32)
+            weights[title.columns_of(words)] = 1
+            cosines = title_similarity(terms @ weights, lengths[rows], float(len(words)))
             best = np.fmax(best, cosines)
         return {"words_desired": best}
 

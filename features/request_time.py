@@ -41,7 +41,7 @@ def skill_match(shared: npt.ArrayLike, asked: npt.ArrayLike, listed: int) -> Ski
         return SkillMatch(overlap=unknown, share=unknown, cover=unknown)
     return SkillMatch(
         overlap=overlap,
-        share=overlap / np.where(wanted > 0, wanted, np.float32("nan")),
+        share=np.asarray(overlap / np.where(wanted > 0, wanted, np.nan), np.float32),
         cover=overlap / np.float32(listed),
     )
 

@@ -105,6 +105,7 @@ def materialize(
     online = store.materialize(as_of, consents=since)
     if online is not None:
         store.publish(as_of)
+        publish_consents(settings, CANDIDATES, consents_since(tables, versions))  # ingested while the rows were written
     return MaterializeReport(rows=rows, online=online is not None, told={} if online is None else online.written)
 
 

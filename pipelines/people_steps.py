@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -58,10 +59,10 @@ class PeopleSteps(DailySteps):
         if not step.value("people", "digest"):
             return StepResult()
         examples, leaks = self._examples(step)
-        values = keep_findings(step.folder, leaks)
+        values: dict[str, Any] = {**keep_findings(step.folder, leaks)}
         learn = examples.learnable()
         examples.save(step.folder / PEOPLE_TRAINING_SET)
-        values |= {RECORDED: recorded(examples, step.value("ingest", "versions"))}
+        values[RECORDED] = recorded(examples, step.value("ingest", "versions"))
         metrics = {"people.requests": float(examples.requests), "people.rows": float(len(examples.features))}
         metrics["people.leaks"] = float(len(leaks))
         if not learn.requests:

@@ -15,10 +15,11 @@ from typing import Any
 
 import polars as pl
 
-from rolecall.features.asof.join import AsofView, check
+from rolecall.features.asof.join import check
 from rolecall.features.asof.pieces import in_place
 from rolecall.features.asof.plan import Plan, make_plan, pieces, slices, splits
 from rolecall.features.asof.stages import gather, join, scatter, split
+from rolecall.features.asof.view import AsofView
 
 _OLDEST = pl.CompatLevel.oldest()
 _Items = list[dict[str, Any]]

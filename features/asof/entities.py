@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rolecall.features.asof.arrow import to_arrow
-from rolecall.features.asof.join import AsofInputError
+from rolecall.features.asof.view import AsofInputError
 
 EVENT_TIMESTAMP = "event_timestamp"
 

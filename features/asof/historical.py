@@ -15,10 +15,11 @@ from feast.utils import _get_requested_feature_views_to_features_dict
 
 from rolecall.features.asof.arrow import plain, to_arrow
 from rolecall.features.asof.entities import EVENT_TIMESTAMP, entity_table, time_range, timestamp_column
-from rolecall.features.asof.join import AsofInputError, AsofView, asof_join
+from rolecall.features.asof.join import asof_join
 from rolecall.features.asof.place import SourceError
 from rolecall.features.asof.pull import within
 from rolecall.features.asof.sources import columns_of, mapped, scan, table_source
+from rolecall.features.asof.view import AsofInputError, AsofView
 
 
 @dataclass(frozen=True, kw_only=True)

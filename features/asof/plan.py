@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from rolecall.features.asof.instants import Unit
-from rolecall.features.asof.join import AsofView
+from rolecall.features.asof.view import AsofView
 
 ROW = "__asof_row"
 """The name under which the place of an entity row travels with it."""

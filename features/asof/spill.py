@@ -8,9 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
-from rolecall.features.asof.join import AsofView
 from rolecall.features.asof.plan import Plan, make_plan, pieces, slices, splits
 from rolecall.features.asof.stages import gather, join, scatter, split
+from rolecall.features.asof.view import AsofView
 
 
 def spilled_join(

@@ -18,11 +18,12 @@ import numpy as np
 import polars as pl
 
 from rolecall.features.asof.instants import Instants, Ints, instants, rounded_up
-from rolecall.features.asof.join import AsofView, seen
+from rolecall.features.asof.join import seen
 from rolecall.features.asof.keys import key_codes
 from rolecall.features.asof.match import FeatureRows, match
 from rolecall.features.asof.pieces import key_parts, read_batches, with_aligned_keys, write_batches
 from rolecall.features.asof.plan import ROW, Piece, Plan, Scattered, Slice, Split
+from rolecall.features.asof.view import AsofView
 
 _SAMPLE = 16
 _EVER = 2**63 - 1

@@ -45,8 +45,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from harness import ROOT, finish
 
-from rolecall.features.asof.join import AsofView, asof_join
+from rolecall.features.asof.join import asof_join
 from rolecall.features.asof.spill import spilled_join
+from rolecall.features.asof.view import AsofView
 
 ASKS, ROWS = 500_000, 1_000_000
 SHAPES = {"wide": 50_000, "deep": 500}

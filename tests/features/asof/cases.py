@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from rolecall.features.asof.join import AsofView
+from rolecall.features.asof.view import AsofView
 from tests.features.asof.oracle import OracleView, Row, oracle_join
 
 AT = "asked_at"

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 
 from rolecall.features.asof import cluster
 from rolecall.features.asof.cluster import cluster_join
-from rolecall.features.asof.join import AsofInputError, asof_join
+from rolecall.features.asof.join import asof_join
+from rolecall.features.asof.view import AsofInputError
 from rolecall.platform.ray_runtime import ray_session
 from rolecall.platform.settings import RaySettings
 from tests.features.asof.cases import AT, Case, cases

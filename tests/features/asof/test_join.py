@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rolecall.features.asof.join import AsofInputError, AsofView, asof_join
+from rolecall.features.asof.join import asof_join
+from rolecall.features.asof.view import AsofInputError, AsofView
 from tests.features.asof.cases import AT, Case, cases, got
 
 DRAWN = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=False)

@@ -23,7 +23,7 @@ from feast.types import Bytes, Float64, String
 from hypothesis import HealthCheck, given, settings
 
 from rolecall.features.asof import AsofOfflineStore, DeltaSource
-from rolecall.features.asof.join import AsofView
+from rolecall.features.asof.view import AsofView
 from tests.features.asof.cases import Case, cases, got
 from tests.features.asof.repository import DRIVER, HOUR, NOON, asked, feast_store, feature_view, parquet, stats, trips
 

@@ -14,9 +14,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from rolecall.features.asof.join import AsofView, asof_join
+from rolecall.features.asof.join import asof_join
 from rolecall.features.asof.plan import make_plan, pieces, slices, splits
 from rolecall.features.asof.stages import gather, join, scatter, split
+from rolecall.features.asof.view import AsofView
 from tests.features.asof.cases import AT
 
 MB = 2**20
@@ -68,7 +69,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from rolecall.features.asof.join import AsofView
+from rolecall.features.asof.view import AsofView
 from rolecall.features.asof.spill import spilled_join
 
 def status(field):

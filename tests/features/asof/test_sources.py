@@ -17,8 +17,8 @@ from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.types import Float64
 
 from rolecall.features.asof import DeltaSource
-from rolecall.features.asof.join import AsofInputError
 from rolecall.features.asof.place import SourceError
+from rolecall.features.asof.view import AsofInputError
 from tests.features.asof.repository import DRIVER, HOUR, NOON, asked, feast_store, feature_view, parquet, stats, trips
 from tests.services import S3Bucket
 
