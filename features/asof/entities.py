@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,10 @@ from rolecall.features.asof.arrow import to_arrow
 from rolecall.features.asof.view import AsofInputError
 
 EVENT_TIMESTAMP = "event_timestamp"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = (
+    (end.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) for end in (datetime.min, datetime.max)
+)
 
 
 def entity_table(rows: object) -> pa.Table:
@@ -52,16 +56,16 @@ def timestamp_column(table: pa.Table) -> str:
 
 
 def time_range(column: pa.ChunkedArray) -> tuple[datetime | None, datetime | None]:
-    """First and last instant in UTC; None where there is none."""
+    """First and last instant in UTC, at most the ends of what `datetime` holds; None where there is none."""
     instants = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False)
-    ends = pc.call_function("min_max", [instants]).as_py()
+    ends = pc.call_function("min_max", [instants.cast(pa.int64())]).as_py()
     return _utc(ends["min"]), _utc(ends["max"])
 
 
-def _utc(at: datetime | None) -> datetime | None:
-    if at is None:
+def _utc(micros: int | None) -> datetime | None:
+    if micros is None:
         return None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return _EPOCH + timedelta(microseconds=min(max(micros, _FIRST), _LAST))
 
 
 def _from_pandas(rows: pd.DataFrame) -> pa.Table:

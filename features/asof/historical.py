@@ -158,10 +158,22 @@ def _entities_between(asked: Sequence[ViewRequest], start: datetime, end: dateti
     only where no view has any.
     """
     keyed = [request for request in asked if request.keys] or asked
-    found = pl.concat([_instants_of(request.asof_view(repo), start, end) for request in keyed], how="diagonal_relaxed")
+    each = [_instants_of(request.asof_view(repo), start, end) for request in keyed]
+    if len({rows.collect_schema()[EVENT_TIMESTAMP] for rows in each}) > 1:
+        each = [rows.with_columns(_micros_up(EVENT_TIMESTAMP, rows)) for rows in each]
+    found = pl.concat(each, how="diagonal_relaxed")
     columns = [name for name in found.collect_schema().names() if name != EVENT_TIMESTAMP]
     rows = found.unique().select(*columns, EVENT_TIMESTAMP).sort(EVENT_TIMESTAMP, *columns)
     return to_arrow(rows.collect(engine="streaming"))
+
+
+def _micros_up(column: str, rows: pl.LazyFrame) -> pl.Expr:
+    """The least microseconds that are not before the instants: a row is seen at its own."""
+    kind, at = rows.collect_schema()[column], pl.col(column)
+    if isinstance(kind, pl.Datetime) and kind.time_unit == "ns":
+        ticks = at.to_physical()
+        return (ticks // 1_000 + (ticks % 1_000 > 0)).cast(pl.Datetime("us", "UTC")).alias(column)
+    return at.cast(pl.Datetime("us", "UTC"))
 
 
 def _instants_of(view: AsofView, start: datetime, end: datetime) -> pl.LazyFrame:

@@ -71,9 +71,10 @@ def check(entities: pa.Schema, views: Sequence[AsofView], timestamp: str) -> Non
     names = list(entities.names)
     for view in views:
         _present("the entity rows", names, (*view.keys, timestamp))
+        asked = pl.DataFrame(entities.empty_table().select([*dict.fromkeys((*view.keys, timestamp))]))
         _present(f"view {view.name}", view.rows.collect_schema().names(), view.wanted)
         try:
-            _comparable(pl.DataFrame(entities.empty_table()), view, timestamp)
+            _comparable(asked, view, timestamp)
         except TypeError as error:
             raise AsofInputError(f"view {view.name}: {error}") from error
         if view.ttl is not None and view.ttl < timedelta(0):

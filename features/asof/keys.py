@@ -45,7 +45,7 @@ def aligned(entity: pl.Series, feature: pl.Series, name: str) -> pl.Series:
         same = cast.cast(got, strict=False) == entity
         return cast.set(~same.fill_null(value=False), None)
     if pl.Null in (wanted, got):
-        return pl.Series(entity.name, [None] * len(entity), dtype=pl.Null if wanted == pl.Null else wanted)
+        return pl.Series(entity.name, [None] * len(entity), dtype=pl.String if wanted in TEXTS else wanted)
     if wanted != got or wanted.is_nested():
         raise TypeError(
             f"key {name} is {got} in the entity rows and {wanted} in the feature rows: "

@@ -78,15 +78,25 @@ def add_files(place: Place, rows: pa.Table, partition_by: Sequence[str] = ()) ->
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder.parent / f".{folder.name}-{uuid4().hex}"
     try:
-        targets = []
-        for name in _write_files(system, str(beside), rows, partition_by):
-            target = folder / Path(name).relative_to(beside)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Path(name).replace(target)
-            targets.append(str(target))
-        return targets
+        names = [Path(name) for name in _write_files(system, str(beside), rows, partition_by)]
+        return [str(target) for target in _moved(names, beside, folder)]
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _moved(names: Sequence[Path], beside: Path, folder: Path) -> list[Path]:
+    """All files into the folder; none of them where one cannot be moved."""
+    targets: list[Path] = []
+    try:
+        for name in names:
+            targets.append(folder / name.relative_to(beside))
+            targets[-1].parent.mkdir(parents=True, exist_ok=True)
+            name.replace(targets[-1])
+    except BaseException:
+        for target in targets:
+            target.unlink(missing_ok=True)
+        raise
+    return targets
 
 
 def fitted(rows: pa.Table, schema: pa.Schema, place: Place) -> pa.Table:
@@ -114,6 +124,7 @@ def _write_files(system: fs.FileSystem, path: str, rows: pa.Table, partition_by:
         basename_template=f"{uuid4().hex}-{{i}}.parquet",
         partitioning=ds.partitioning(kinds, flavor="hive") if partition_by else None,
         existing_data_behavior="overwrite_or_ignore",
+        max_partitions=max(rows.num_rows, 1),
         file_visitor=lambda file: written.append(file.path),
     )
     return written
@@ -140,7 +151,12 @@ def _swap_folder(folder: Path, rows: pa.Table) -> None:
         add_files(Place(uri=str(new)), rows)
         if folder.exists():
             folder.replace(old)
-        new.replace(folder)
+        try:
+            new.replace(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.replace(folder)
+            raise
     finally:
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)

@@ -110,6 +110,20 @@ def test_an_untyped_column_of_nulls_matches_nothing() -> None:
     assert values(asked(None), view(rows([NOON]))) == [None]
 
 
+@pytest.mark.parametrize("kind", [pl.Enum(["k"]), pl.Categorical()])
+@pytest.mark.parametrize("memory", [None, 1])
+def test_an_untyped_column_of_nulls_matches_no_key_of_categories(kind: pl.DataType, memory: int | None) -> None:
+    stored = view(rows([NOON]).with_columns(pl.col("key").cast(kind)))
+    assert values(asked(NOON, key=[None]), stored, memory=memory) == [None]
+
+
+def test_a_column_that_is_not_joined_may_be_of_any_type() -> None:
+    spans = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
+    joined = asof_join(asked(NOON).append_column("span", spans), [view(rows([NOON]))], timestamp=AT)
+    assert joined.column("span").to_pylist() == spans.to_pylist()
+    assert joined.column("value").to_pylist() == [0]
+
+
 def test_many_parts_of_a_key_still_tell_keys_apart() -> None:
     parts = {f"part{place}": np.arange(40) * (place + 1) % 37 for place in range(14)}
     frame = pl.DataFrame(parts | {"at": [NOON] * 40, "value": list(range(40))})

@@ -232,6 +232,28 @@ def test_without_entity_rows_every_key_comes_at_each_of_its_instants(home: Path)
         assert job.metadata.keys == ["driver_id"]
 
 
+@pytest.mark.parametrize("other", ["us", "ms"])
+def test_without_entity_rows_an_instant_of_another_unit_still_sees_its_own_row(home: Path, other: Any) -> None:
+    """The finer view's row is not yet there at its instant rounded down to the other's unit."""
+    late = stats(("a", NOON, NOON, 1.0)).with_columns(pl.col("event_timestamp").dt.cast_time_unit("ns"))
+    late = late.with_columns((pl.col("event_timestamp").to_physical() + 1).cast(pl.Datetime("ns", "UTC")))
+    early = stats(("b", NOON, NOON, 2.0)).with_columns(pl.col("event_timestamp").dt.cast_time_unit(other))
+    views = [
+        feature_view(parquet(home / f"{name}.parquet", rows), {"trips": Float64}, name=name)
+        for name, rows in (("fine", late), ("coarse", early))
+    ]
+    store = feast_store(home / "repo", [DRIVER, *views])
+    found = store.get_historical_features(
+        entity_df=None,
+        features=["fine:trips", "coarse:trips"],
+        start_date=NOON - HOUR,
+        end_date=NOON + HOUR,
+        full_feature_names=True,
+    ).to_arrow()
+    seen = {(row["driver_id"], row["fine__trips"], row["coarse__trips"]) for row in found.to_pylist()}
+    assert seen == {("a", 1.0, None), ("b", None, 2.0)}
+
+
 def test_a_view_without_entities_gives_every_row_the_newest(home: Path) -> None:
     source = parquet(home / "world.parquet", stats((None, NOON, NOON, 1.0), (None, NOON + HOUR, NOON, 2.0)))
     view = FeatureView(name="world", entities=[], schema=[Field(name="trips", dtype=Float64)], source=source)
@@ -295,6 +317,17 @@ def test_the_package_needs_nothing_else_of_this_repository() -> None:
         "assert all(n == 'rolecall.features' or n.startswith('rolecall.features.asof') for n in ours), ours"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("micros", [-(2**62), -62_135_596_800_000_000, 253_402_300_740_000_000, 2**62])
+def test_instants_at_the_ends_of_the_calendar_and_past_them_are_asked_about(
+    home: Path, micros: int, zone: str | None
+) -> None:
+    source = parquet(home / "stats.parquet", stats(("a", NOON, NOON, 1.0)))
+    store = feast_store(home / "repo", [DRIVER, feature_view(source, {"trips": Float64})])
+    at = pa.array([micros], pa.int64()).cast(pa.timestamp("us", zone))
+    assert trips(store, pa.table({"driver_id": ["a"], "event_timestamp": at})) == [1.0 if micros > 0 else None]
 
 
 def test_metadata_names_features_keys_and_span(home: Path) -> None:

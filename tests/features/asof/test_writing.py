@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,8 @@ from feast.infra.offline_stores.file_source import FileLoggingDestination, Saved
 from feast.types import Float64
 
 from rolecall.features.asof import DeltaSource
-from rolecall.features.asof.place import SourceError
+from rolecall.features.asof.place import SourceError, place_of
+from rolecall.features.asof.writing import add_files, replace_parquet
 from tests.features.asof.repository import DRIVER, HOUR, NOON, asked, feast_store, feature_view, parquet, stats, trips
 
 KINDS = ["file", "folder", "parts", "feast delta", "delta"]
@@ -139,6 +141,45 @@ def test_logs_are_added_to_and_read_back(tmp_path: Path, partition_by: list[str]
     )
     rows = {(row["driver_id"], row["stats__trips"]) for row in job.to_arrow().to_pylist()}
     assert rows == {(f"d{number}", float(number)) for number in range(3)}
+
+
+def _fails_at(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], bool]) -> None:
+    """A rename to such a place fails."""
+    rename = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if fails(Path(target)):
+            raise OSError("no space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+
+
+def test_a_saved_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = place_of(str(tmp_path / "saved"), None)
+    replace_parquet(place, FIRST.to_arrow())
+    faults = iter([True])
+    _fails_at(monkeypatch, lambda target: target == place.path and next(faults, False))
+    with pytest.raises(OSError, match="no space left"):
+        replace_parquet(place, SECOND.to_arrow())
+    assert pl.read_parquet(place.path).equals(FIRST)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_of_partitioned_rows_that_cannot_all_be_moved_none_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(str(tmp_path / "logs"), None)
+    add_files(place, FIRST.to_arrow(), ["driver_id"])
+    _fails_at(monkeypatch, lambda target: target.parent.name == "driver_id=b")
+    with pytest.raises(OSError, match="no space left"):
+        add_files(place, SECOND.to_arrow(), ["driver_id"])
+    assert pl.read_parquet(place.path)["trips"].to_list() == [1.0]
+
+
+def test_rows_are_partitioned_by_as_many_values_as_there_are(tmp_path: Path) -> None:
+    rows = pa.table({"driver_id": [f"d{number}" for number in range(1100)], "trips": [1.0] * 1100})
+    assert len(add_files(place_of(str(tmp_path / "logs"), None), rows, ["driver_id"])) == 1100
 
 
 def test_a_result_is_exported_to_the_staging_folder(tmp_path: Path) -> None:
