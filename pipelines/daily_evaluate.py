@@ -94,8 +94,9 @@ class EvaluateSteps(DriftSteps):
         champion: _Champion,
         again: JudgedRelease | None,
     ) -> JudgedRelease:
-        """Compared with the refreshed champion where there is one: both differ in their rankers alone. Where today's
-        rankers are the champion's too, only the catalogue is judged, against the champion as it is."""
+        """Compared with the refreshed champion where there is one: both differ in their rankers alone; and then it may
+        not surely lose to the champion as it is, or both could be bad on a spoiled catalogue. Where
+        today's rankers are the champion's too, only the catalogue is judged, against the champion as it is."""
         folder, ours = step.file("assemble", assemble.RELEASE_FOLDER), challenger.answers
         refreshed = champion.refreshed
         if again and step.value("refresh", "release") == step.value("assemble", "release"):
@@ -114,6 +115,7 @@ class EvaluateSteps(DriftSteps):
                 schema_errors=[*champion.unread, *_lost_people(ours, champion.served)],
                 rival=ours.rivals,
                 opponent=REFRESHED if refreshed else CHAMPION,
+                served=champion.served.rivals if champion.served and refreshed else None,
                 leak_findings=leaks_of(step.inputs["training-set"].values, step.inputs["people-rankers"].values),
                 live_jobs=champion.live[0],
                 champion_live_jobs=champion.live[1],
@@ -197,7 +199,7 @@ class EvaluateSteps(DriftSteps):
             served=served,
             unread=unread,
             refreshed=self._refreshed(step, judges, champion) if served else None,
-            live=self._live_jobs(step, champion),
+            live=self._live_jobs(step, None if unread else champion),
         )
 
     def _served(
@@ -226,7 +228,7 @@ class EvaluateSteps(DriftSteps):
             return judges.answers(step, release)
 
     def _live_jobs(self, step: StepContext, champion: str | None) -> tuple[int | None, int | None]:
-        """Live jobs of today's catalogue, and of the champion's at its own instant."""
+        """Live jobs of today's catalogue, and of the champion's at its own instant; None where none can be read."""
         today = live_jobs(step.file("assemble", assemble.RELEASE_FOLDER), step.as_of)
         if champion is None:
             return today, None

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, promote, roll back and
 
 ReleaseId = Annotated[str, typer.Argument(metavar="RELEASE", help="16 hex digits, as `releases list` prints them.")]
 Why = Annotated[str, typer.Option("--why", help="Kept beside the promotion.")]
-_OPPONENTS = ("champion", "refreshed champion")
+_OPPONENTS = ("refreshed champion", "champion")
 """What the gate compares with, by the names of its checks."""
 
 

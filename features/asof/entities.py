@@ -16,7 +16,8 @@ from rolecall.features.asof.view import AsofInputError
 EVENT_TIMESTAMP = "event_timestamp"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = (
-    (end.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) for end in (datetime.min, datetime.max)
+    (end - _EPOCH) // timedelta(microseconds=1)
+    for end in (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC))
 )
 
 

@@ -145,6 +145,22 @@ def test_a_champion_of_other_code_or_another_embedder_refuses_the_new_release_an
     assert f"champion {champion} cannot be loaded" in why[0]
 
 
+def test_a_damaged_champion_ends_no_run(settings: Settings, registry: Registry, build: Build, tmp_path: Path) -> None:
+    champion, today = build("champion", DAY), build("today", DAY)
+    promote(settings, registry, champion, DAY, None)
+    (registry.releases.fetch(champion) / "model.txt").write_text("damaged")
+    work = ReleaseSteps(settings=settings, registry=registry, mlflow_run="")
+    told = StepRecord(name="assemble", folder=tmp_path, values={"release": today}, metrics={}, files={}, seconds=0.0)
+    shutil.copytree(registry.releases.fetch(today), tmp_path / "release")
+    step = StepContext(
+        name="evaluate", run="r", as_of=DAY, folder=tmp_path, inputs={"assemble": told}, report=lambda _message: None
+    )
+    judges = SimpleNamespace(rivals=None, people=None)
+    found = work._champion(step, judges)  # type: ignore[arg-type]
+    assert (found.served, found.live) == (None, (None, None))
+    assert f"champion {champion} cannot be loaded" in found.unread[0]
+
+
 def test_a_backfilled_day_never_replaces_a_later_champion(settings: Settings, registry: Registry, build: Build) -> None:
     champion, past = build("today", DAY), build("past", DAY - timedelta(days=30))
     promote(settings, registry, champion, DAY, None)

@@ -27,11 +27,13 @@ def judge_release(
     people: tuple[Evaluation, Evaluation] | None = None,
     rival: Evaluation | None = None,
     opponent: str = CHAMPION,
+    served: Evaluation | None = None,
     live_jobs: int | None = None,
     champion_live_jobs: int | None = None,
 ) -> Verdict:
     """The verdict on a release. `champion`: the served release on the same targets, None where nothing is served;
-    `opponent`: REFRESHED where these are its rankers over the release's own catalogue.
+    `opponent`: REFRESHED where these are its rankers over the release's own catalogue; `served`: then the served
+    release as it is, to which nothing may be surely lost: on a catalogue that an ingest spoiled both do badly.
 
     `champion_size_bytes`, `champion_age_days` (of its models, at the instant of the run): an equal release may replace
     a larger or an old champion. `champion_must_go`: it learned from somebody who was forgotten and may not be served
@@ -57,6 +59,7 @@ def judge_release(
         champion_must_go=champion_must_go,
         schema_errors=tuple(schema_errors),
         opponent=opponent,
+        served=served,
         live_jobs=live_jobs,
         champion_live_jobs=champion_live_jobs,
     )
@@ -100,6 +103,8 @@ def judge(evidence: Evidence, rules: GateRules) -> Verdict:
     elif evidence.champion is not None:
         check, found = against_champion(evidence, evidence.champion, rules)
         checks.insert(1, check)
+        if evidence.served is not None:
+            checks.insert(2, not_surely_worse(evidence.served, rules)[0])
     outcome: Outcome = found if all(check.ok for check in checks) else "refused"
     return Verdict(checks=tuple(checks), outcome=outcome, rules=rules, evidence=evidence)
 

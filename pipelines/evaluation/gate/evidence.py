@@ -74,14 +74,15 @@ class Pairs:
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """`champion`, `people`: None where there is nothing to compare with; `opponent`: what that was, CHAMPION or
-    REFRESHED. `size_bytes` and the age of the champion's models in days; `champion_must_go`: it may not be served on,
-    whatever it is worth. `live_jobs`: in the release, and in the champion at its own instant. `impressions`,
-    `exposure`: numbers by name, of logged impressions and of each group. `refresh`: it holds the champion's own
-    rankers, and only their new catalogue is judged."""
+    REFRESHED, and `served` then the champion as it is. `size_bytes` and the age of the champion's models in days;
+    `champion_must_go`: it may not be served on, whatever it is worth. `live_jobs`: in the release, and in the champion
+    at its own instant. `impressions`, `exposure`: numbers by name, of logged impressions and of each group.
+    `refresh`: it holds the champion's own rankers, and only their new catalogue is judged."""
 
     answers: Answers
     champion: Pairs | None = None
     people: Pairs | None = None
+    served: Pairs | None = None
     opponent: str = CHAMPION
     refresh: bool = False
     size_bytes: int = 0
@@ -100,7 +101,7 @@ class Evidence:
     def save(self, path: Path) -> None:
         """One .npz without pickle."""
         arrays = {f"answers/{name}": array for name, array in _arrays(self.answers)}
-        for name in ("champion", "people"):
+        for name in ("champion", "people", "served"):
             pairs = getattr(self, name)
             arrays |= {} if pairs is None else {f"{name}/{key}": array for key, array in _arrays(pairs)}
         told = {name: getattr(self, name) for name in _TOLD}
@@ -125,6 +126,7 @@ class Evidence:
                 ),
                 champion=_pairs(_part(arrays, "champion")),
                 people=_pairs(_part(arrays, "people")),
+                served=_pairs(_part(arrays, "served")),
                 **(told | {name: tuple(told[name]) for name in ("schema_errors", "leaks")}),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -143,6 +145,7 @@ def gather(
     champion: Evaluation | None,
     *,
     rival: Evaluation | None = None,
+    served: Evaluation | None = None,
     people: tuple[Evaluation, Evaluation] | None = None,
     fairness: FairnessAudit | None = None,
     leak_findings: Sequence[object] = (),
@@ -161,6 +164,7 @@ def gather(
         ),
         champion=None if champion is None else compared(rival or challenger, champion),
         people=None if people is None else compared(*people),
+        served=None if served is None else compared(rival or challenger, served),
         leaks=tuple(map(told_leak, leak_findings)),
         impressions=_impressions(challenger.impressions),
         swaps=None if fairness is None else fairness.swaps,

@@ -358,6 +358,19 @@ def test_the_champions_rankers_over_a_new_catalogue_may_not_surely_lose_to_thems
     assert judge_refresh(evaluation(), evaluation(), schema_errors=["column x"], **asked).outcome == "refused"
 
 
+def test_rankers_that_beat_the_refreshed_champion_on_a_spoiled_catalogue_do_not_replace_the_served_one(
+    tmp_path: Path,
+) -> None:
+    spoiled, learned = evaluation(changed(-0.5)), evaluation(changed(-0.3))
+    assert judged(learned, spoiled, opponent=REFRESHED).outcome == "better"
+    verdict = judged(learned, spoiled, opponent=REFRESHED, served=evaluation())
+    assert verdict.outcome == "refused"
+    assert [reason.split(":")[0] for reason in verdict.reasons] == ["against champion"]
+    verdict.write(tmp_path)
+    assert judge(Evidence.load(tmp_path / "evidence.npz"), RULES).to_dict() == verdict.to_dict()
+    assert judged(evaluation(changed(0.1)), evaluation(), opponent=REFRESHED, served=evaluation()).passed
+
+
 @pytest.mark.parametrize("count", [0, COUNT])
 def test_a_catalogue_that_lost_most_of_its_jobs_is_refused_even_where_nobody_asked_anything(count: int) -> None:
     """A bad ingest on a quiet day: there is no target that could tell."""
