@@ -70,35 +70,46 @@ class SkewReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Late:
-    """Events that became known after some answer: number, instant, candidate and job of each."""
+    """Events that became known after some answer: number and instant of each, by candidate and by job. Of people and
+    jobs that no answer is about nothing is held, so it is as large as the answers and not as the log."""
 
-    events: Sequence[tuple[int, datetime, str, str]]
+    candidates: Mapping[str, Sequence[tuple[int, datetime]]]
+    shown: Mapping[str, Sequence[tuple[int, datetime]]]
 
     @classmethod
-    def after(cls, log: EventLog, sequence: int) -> Late:
-        """All that were posted after a number."""
-        found: list[tuple[int, datetime, str, str]] = []
-        while page := log.read_after(sequence, _PAGE):
-            found += [(one.sequence, *_what(one.event)) for one in page]
-            sequence = page[-1].sequence
-        return cls(events=found)
+    def after(cls, log: EventLog, served: Sequence[ServedRequest]) -> Late:
+        """What these answers could not know: all that were posted after the first of them."""
+        candidates: dict[str, list[tuple[int, datetime]]] = {one.candidate_id: [] for one in served}
+        shown: dict[str, list[tuple[int, datetime]]] = {job: [] for one in served for job in one.jobs.get("job_id", ())}
+        if served:
+            asked, through = max(one.at for one in served), max(one.jobs_through for one in served)
+            sequence = min(min(one.events, one.counted) for one in served)
+            while page := log.read_after(sequence, _PAGE):
+                for posted in page:
+                    at, candidate, job = _what(posted.event)
+                    if at < asked and candidate in candidates:
+                        candidates[candidate].append((posted.sequence, at))
+                    if at < through and job in shown:
+                        shown[job].append((posted.sequence, at))
+                sequence = page[-1].sequence
+        return cls(candidates=candidates, shown=shown)
 
     def candidate(self, served: ServedRequest) -> bool:
         """Whether something the candidate had done by the request was posted after it."""
-        return any(
-            sequence > served.events and at < served.at and who == served.candidate_id
-            for sequence, at, who, _ in self.events
-        )
+        return any(sequence > served.events and at < served.at for sequence, at in self.candidates[served.candidate_id])
 
     def jobs(self, served: ServedRequest) -> set[str]:
         """Jobs whose counts of the day were not complete when they went online."""
-        through = served.jobs_through
-        return {job for sequence, at, _, job in self.events if sequence > served.counted and at < through}
+        return {
+            job
+            for job in served.jobs.get("job_id", ())
+            if any(sequence > served.counted and at < served.jobs_through for sequence, at in self.shown[job])
+        }
 
 
 def replay(served: Sequence[ServedRequest], *, store: FeatureStore, events: EventLog) -> SkewReport:
     """Compare answers with what the offline join says of their instants."""
-    late = Late.after(events, min((min(one.events, one.counted) for one in served), default=0))
+    late = Late.after(events, served)
     asked = [one for one in served if not late.candidate(one)]
     compared: Counter[str] = Counter()
     different: Counter[str] = Counter()

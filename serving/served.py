@@ -79,21 +79,26 @@ class ServedSample:
         *,
         at: datetime,
     ) -> None:
-        """Write it soon. Nobody known, or more waiting than there is room for: it is passed over."""
+        """Write it soon. Nobody known, more waiting than there is room for, or anything wrong with it: it is passed
+        over, and the answer goes out."""
         if not context.known or not self._room.acquire(blocking=False):
             return
-        served = ServedRequest(
-            request_id=begun.request_id,
-            candidate_id=begun.candidate_id,
-            at=at,
-            release_id=release.manifest.id,
-            events=begun.events,
-            counted=begun.counted,
-            jobs_through=_through(release),
-            candidate=candidate_values(context),
-            jobs=_job_values(release, shown, at),
-        )
-        self._writer.submit(self._write, served)
+        try:
+            served = ServedRequest(
+                request_id=begun.request_id,
+                candidate_id=begun.candidate_id,
+                at=at,
+                release_id=release.manifest.id,
+                events=begun.events,
+                counted=begun.counted,
+                jobs_through=_through(release),
+                candidate=candidate_values(context),
+                jobs=_job_values(release, shown, at),
+            )
+            self._writer.submit(self._write, served)
+        except Exception as error:  # noqa: BLE001 - a request that ends while the process closes is answered too
+            self._room.release()
+            _LOG.warning("what a request was answered from could not be kept: %s", error, exc_info=error)
 
     def close(self) -> None:
         """Wait for what is being written."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from rolecall.features.context import CandidateContext
 from rolecall.features.schema import EVENTS, PROFILES, TABLES
 from rolecall.pipelines.materialize import feature_store, materialize
-from rolecall.pipelines.skew import REPORT, SkewReport, replay, skew_step
+from rolecall.pipelines.skew import REPORT, Late, SkewReport, replay, skew_step
 from rolecall.pipelines.steps import Run, Step
 from rolecall.platform.event_log import EventLog, drain
 from rolecall.platform.ledger import open_ledger
@@ -149,6 +150,41 @@ def test_a_job_whose_day_was_not_complete_when_it_went_online_is_not_compared(bo
     assert report.equal_share == 1.0
 
 
+def test_of_the_log_only_what_the_answers_are_about_is_held(board: Board) -> None:
+    job = board.world.pairs.catalogue.job_ids[0]
+    candidate = board.world.events["candidate_id"][0]
+    board.answer([(candidate, 20)], [job])
+    for number in range(50):
+        board.post(f"other-{number}", f"job-{number}", "view", number)
+    board.post(candidate, "elsewhere", "view", 10)
+    held = Late.after(board.log, board.kept())
+    assert {who: len(events) for who, events in held.candidates.items()} == {candidate: 1}
+    assert held.shown == {job: []}
+
+
+def test_where_nothing_was_served_the_log_is_not_read(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(EventLog, "read_after")
+    assert board.replayed([], board.settings.home / "views-0").equal_share == 1.0
+
+
 def test_where_nothing_was_served_nothing_differs(board: Board) -> None:
     report = board.replayed([], board.settings.home / "views-0")
     assert (report.requests, report.jobs, report.equal_share) == (0, 0, 1.0)
+
+
+def test_what_cannot_be_kept_costs_no_answer(board: Board) -> None:
+    sample, known = (
+        ServedSample(board.served, board.log, None, share=1.0),
+        CandidateContext(candidate_id="c", known=True),
+    )
+    begun = sample.begin("r", "c")
+    assert begun is not None
+    broken: Any = SimpleNamespace(manifest=SimpleNamespace(id="r", as_of=board.at(0)))
+    funnel = SimpleNamespace(catalogue=board.world.pairs.catalogue, job_features=SnapshotJobFeatures({}))
+    intact: Any = SimpleNamespace(manifest=broken.manifest, funnel=funnel)
+    for _ in range(1_001):  # more than may wait: none of them takes a place for ever
+        sample.keep(begun, broken, known, [], at=board.at(1))
+    sample.keep(begun, intact, known, [], at=board.at(2))
+    sample.close()
+    sample.keep(begun, intact, known, [], at=board.at(3))  # a request that ends after the writer
+    assert [one.at for one in board.kept()] == [board.at(2)]
