@@ -14,6 +14,7 @@ A day is a UTC day. A window of w days at an instant is its day so far and the w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ MAX_REMEMBERED = 200
 """Newest applied and dismissed jobs kept for the re-rank policy."""
 
 MAX_SEEN = 2_000
-"""Sightings (a job, a day) kept; only a machine sees more in two weeks."""
+"""Sightings (a job, a day) kept; only a machine sees more in two weeks, or in one day."""
 
 COUNTED = ("impression", *ENGAGEMENT_EVENTS)
 """Kinds whose windows are counted, in the order of a day's counts."""
@@ -175,6 +176,10 @@ class ActivityState:
             del self.seen[one]
         while sum(map(len, self.seen.values())) > MAX_SEEN and len(self.seen) > 1:
             del self.seen[min(self.seen)]
+            self._packed = None
+        for jobs in self.seen.values():  # more in one day: a row at each instant of it must not grow without end
+            for job_id in list(itertools.islice(jobs, max(0, len(jobs) - MAX_SEEN))):
+                del jobs[job_id]
 
 
 ACTIVITY_STATE_COLUMNS = (

@@ -3,7 +3,8 @@
 A stored row counts the events that were in the events table when its run began and happened before the run's instant.
 Those are the events up to its newest one (`*_until_us`), less what was posted after the run drained the log (a higher
 sequence number than the watermark COUNTED). So nothing is counted twice and nothing is missed, however late a phone
-posts it; only while a run writes its rows may what was posted late since the run before be missing for a moment.
+posts it; only while a run writes its rows, or until one that was killed then is resumed, may some of what was posted
+since the run before be missing. Of two events at one instant the one with the higher id is the later, as in the rows.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class CandidateReader:
         posted = self._events.of_candidate_since(
             candidate_id, counted_until(row), after=counted or _ALL_POSTED, limit=MOST_RECENT
         )
-        events = [_told(one) for one in posted]
+        events = [_told(one) for one in sorted(posted, key=lambda one: str(one.event["event_id"]))]
         return candidate_context(candidate_id, row, at=at, events=events, history_length=self._history_length)
 
 

@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rolecall.features import candidate_state
 from rolecall.features.activity import candidate_activity, candidate_history
-from rolecall.features.candidates import candidate_context
+from rolecall.features.candidates import candidate_context, microseconds
 from rolecall.features.context import CandidateContext
 from rolecall.features.schema import CANDIDATE_EVENTS, ENGAGEMENT_EVENTS, EVENTS
 
@@ -103,6 +105,21 @@ def test_numbers_are_what_a_slow_reading_of_the_events_gives(events: list[Event]
     if engaged:
         hours = (at - engaged[-1].occurred_at).total_seconds() / 3600
         assert abs(context.activity["hours_since_engagement"] - hours) < 1e-6
+
+
+def test_a_machine_that_sees_jobs_without_end_makes_no_row_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidate_state, "MAX_SEEN", 5)
+    state = candidate_state.ActivityState()
+    for number in range(30):
+        at = AT + number * timedelta(hours=2)
+        for place in range(4):
+            state.take("impression", f"j{number}-{place}", microseconds(at))
+        row = dict(zip(candidate_state.ACTIVITY_STATE_COLUMNS, state.row(), strict=True))
+        lines = f"{row['seen_before']}\n{row['seen_today']}".split("\n")
+        kept = [line.split(" ", 3)[3] for line in lines if line]
+        assert len(kept) <= 5
+        assert {f"j{number}-{place}" for place in range(4)} <= set(kept)
+    assert state.activity(microseconds(at) + 1)["candidate_impressions_7d"] == 120
 
 
 def offline(events: Sequence[Event], at: datetime) -> CandidateContext:

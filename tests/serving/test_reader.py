@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from rolecall.features.activity import candidate_history
 from rolecall.features.candidates import microseconds
 from rolecall.features.context import CandidateContext
 from rolecall.features.online_store import COUNTED
@@ -63,7 +65,7 @@ def test_someone_never_seen_is_unknown(reader: CandidateReader) -> None:
 
 
 def test_an_event_posted_a_moment_ago_is_part_of_the_history(reader: CandidateReader, log: EventLog) -> None:
-    post(log, "j9", "click", NOW - timedelta(seconds=1))
+    post(log, "j9", "click", NOW - timedelta(seconds=2))
     post(log, "j8", "apply", NOW - timedelta(seconds=1))
     post(log, "j7", "dismiss", NOW - timedelta(seconds=1))
     context = reader.read("c1", NOW)
@@ -129,6 +131,16 @@ def test_events_posted_out_of_order_are_told_in_the_order_they_happened(reader: 
     post(log, "j9", "view", NOW - timedelta(minutes=1))
     post(log, "j8", "view", NOW - timedelta(minutes=2))
     assert reader.read("c1", NOW).history == ("j2", "j8", "j9")
+
+
+def test_events_of_one_instant_are_told_in_the_order_of_their_ids_as_rows_tell_them(
+    reader: CandidateReader, log: EventLog
+) -> None:
+    for job_id in ("j9", "j7", "j8"):
+        post(log, job_id, "view", NOW - timedelta(minutes=1))
+    events = pl.DataFrame([{**one.event, "dwell_seconds": None} for one in log.read_after(0)])
+    told = candidate_history(events, history_length=3)
+    assert reader.read("c1", NOW).history == tuple(told["recent_job_ids"][0]) == ("j7", "j8", "j9")
 
 
 def test_an_event_at_or_after_the_instant_is_not_known_yet(reader: CandidateReader, log: EventLog) -> None:
