@@ -28,6 +28,7 @@ _HOLD_S = 120.0
 _LOOKUP = 20_000
 _THROUGH = "rolecall:online:through"
 _VERSION = "rolecall:online:version"
+_LATEST = "INSERT INTO rolecall_online VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = max(value, excluded.value)"
 _COUNT_UP = "INSERT INTO rolecall_online VALUES (?, 1) ON CONFLICT(name) DO UPDATE SET value = value + 1"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS rolecall_written (view TEXT NOT NULL, entity_key BLOB NOT NULL, stamp BLOB NOT NULL, "
@@ -44,7 +45,7 @@ class Journal(Protocol):
         ...
 
     def advance(self, as_of: datetime) -> None:
-        """A day was written whole."""
+        """A day was written whole. An earlier one that ends later does not take it back."""
         ...
 
     def version(self) -> int:
@@ -83,7 +84,7 @@ class SqliteJournal:
 
     def advance(self, as_of: datetime) -> None:
         with self._open() as database:
-            database.execute("INSERT OR REPLACE INTO rolecall_online VALUES (?, ?)", (_THROUGH, _microseconds(as_of)))
+            database.execute(_LATEST, (_THROUGH, _microseconds(as_of)))
             database.execute(_COUNT_UP, (_VERSION,))
 
     def version(self) -> int:
@@ -137,7 +138,8 @@ class RedisJournal:
         return None if stored is None else _instant(int(stored))
 
     def advance(self, as_of: datetime) -> None:
-        self._client.set(_THROUGH, _microseconds(as_of))
+        with self._client.lock(f"{_THROUGH}:lock", timeout=_HOLD_S):
+            self._client.set(_THROUGH, max(int(self._client.get(_THROUGH) or 0), _microseconds(as_of)))
         self._client.incr(_VERSION)
 
     def version(self) -> int:

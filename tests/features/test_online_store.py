@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rolecall.features.activity import TIMESTAMP, candidate_consent
+from rolecall.features.feast_repository import PROJECT
 from rolecall.features.online_erasure import OnlineRows, entity_key
+from rolecall.features.online_journal import open_journal
 from rolecall.features.online_rows import entity_keys
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import CONSENT_VIEW, VIEWS
@@ -147,6 +149,15 @@ def test_a_run_that_knows_less_puts_nothing_older_over_newer(opened: Online, run
         told += rows
         opened.run(rows, 6)
         assert opened.read(6) == newest(told, 6)
+
+
+def test_an_earlier_day_that_ends_after_a_later_one_does_not_take_it_back(online: Online) -> None:
+    journal = open_journal(online.home / "feast" / "online.db", online.settings, PROJECT)
+    online.run([("a", 1, 1)], 5)
+    version = journal.version()
+    journal.advance(online.at(4))  # the end of a run that began before the other had ended
+    assert journal.through() == online.store.materialized_through() == online.at(5)
+    assert journal.version() > version
 
 
 def test_only_what_changed_is_written_and_a_row_under_its_old_instant_is_corrected(online: Online) -> None:
