@@ -184,13 +184,14 @@ class _Sample:
         rows = float(sum(one.rows for _, one in found))
         known = float(sum(one.rows - one.missing for _, one in found))
         counts = np.sum([one.counts for _, one in found], axis=0, dtype=np.float64)
-        total = sum(one.mean * (one.rows - one.missing) for _, one in found if one.rows > one.missing)
+        means = [(one.mean, one.rows - one.missing) for _, one in found if not math.isnan(one.mean)]
+        told = sum(count for _, count in means)
         return cls(
             units=float(sum(units for units, _ in found)),
             rows=rows,
             missing=1 - known / rows if rows else math.nan,
             shares=np.asarray(counts / max(rows, 1.0), np.float64),
-            mean=total / known if known else math.nan,
+            mean=sum(mean * count for mean, count in means) / told if told else math.nan,
         )
 
 

@@ -83,6 +83,8 @@ def count_days(populations: Sequence[Population], days: Sequence[date], known: F
     digests = {key: digest for one in populations for key, digest in one.digests().items()}
     found = known.knowing(digests)
     for population in populations:
+        if _fits_at_last(population, days, found):
+            found.drop(population.source)
         missing = [day for day in days if not found.has(day, population.source)]
         if missing:
             _learn(population, missing, found)
@@ -158,7 +160,8 @@ def _requested(source: str, sets: Sequence[TrainingSet], features: tuple[Feature
 
 def _view(shape: ViewShape, file: Path) -> Population:
     key, features = f"{shape.entity}_id", tuple(one for one in shape.features if not _packed(one))
-    everything = pl.read_parquet(file).sort("event_timestamp", maintain_order=True)
+    wanted = [key, "event_timestamp", *(one.name for one in features)]  # packed states are most of a file
+    everything = pl.read_parquet(file, columns=wanted).sort("event_timestamp", maintain_order=True)
 
     def rows(day: date) -> tuple[pl.DataFrame, int]:
         until = _midnight_after(day)
@@ -211,8 +214,22 @@ def _learn(population: Population, days: Sequence[date], found: FeatureStatistic
     if rows.height > _LEARNED_FROM:
         rows = rows.gather_every(rows.height // _LEARNED_FROM + 1)
     for one in new:
-        sketch = Sketch.learn(rows[one.name], one.kind, named=not one.name.endswith("_ids"))
-        found.definitions[population.source, one.name] = Definition(sketch=sketch, digest=_digest(one))
+        found.definitions[population.source, one.name] = Definition(sketch=_sketch(one, rows), digest=_digest(one))
+
+
+def _fits_at_last(population: Population, days: Sequence[date], found: FeatureStatistics) -> bool:
+    """Whether a column that had too few values for bins when it was first seen has enough now: then the source is
+    counted anew, else nothing it does would ever be seen."""
+    definitions = ((one, found.definitions.get((population.source, one.name))) for one in population.features)
+    blank = [one for one, definition in definitions if definition is not None and definition.sketch.blank]
+    if not blank or not days:
+        return False
+    rows = population.rows(days[-1])[0]
+    return any(not _sketch(one, rows).blank for one in blank)
+
+
+def _sketch(feature: Feature, rows: pl.DataFrame) -> Sketch:
+    return Sketch.learn(rows[feature.name], feature.kind, named=not feature.name.endswith("_ids"))
 
 
 def _counted(population: Population, day: date, found: FeatureStatistics) -> Day:

@@ -40,7 +40,7 @@ Form = Literal["number", "length", "text", "list"]
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
     """One column on one day. `counts` by the sketch's bins; numbers are of the known values (lengths of lists and free
-    texts), NaN where there is none."""
+    texts), NaN where there are fewer than `LEAST_ROWS`."""
 
     rows: int
     missing: int
@@ -76,6 +76,11 @@ class Sketch:
         return cls(form="length", edges=_edges(_lengths(column)))
 
     @property
+    def blank(self) -> bool:
+        """Whether there was nothing to fit bins to."""
+        return not self.edges and not self.values
+
+    @property
     def ordered(self) -> bool:
         """Whether the bins follow one another, as those of numbers do."""
         return self.form in ("number", "length")
@@ -84,13 +89,13 @@ class Sketch:
         """Counts and moments of a day's rows."""
         values = numbers(column) if self.form == "number" else _lengths(column)
         known = values[~np.isnan(values)]
-        told = self.ordered and len(known) >= LEAST_ROWS
+        enough = len(known) >= LEAST_ROWS
         return Statistics(
             rows=len(column),
             missing=len(column) - len(known),
-            mean=float(known.mean()) if len(known) else math.nan,
-            spread=float(known.std()) if len(known) else math.nan,
-            quantiles=tuple(map(float, np.quantile(known, TOLD_QUANTILES))) if told else (),
+            mean=float(known.mean()) if enough else math.nan,
+            spread=float(known.std()) if enough else math.nan,
+            quantiles=tuple(map(float, np.quantile(known, TOLD_QUANTILES))) if enough and self.ordered else (),
             counts=tuple(map(int, self._counts(column, known))),
         )
 
@@ -138,7 +143,7 @@ def _frequent(items: pl.Series) -> tuple[str, ...]:
 
 def _edges(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
     known = values[~np.isnan(values)]
-    if not len(known):
+    if len(known) < LEAST_ROWS:
         return ()
     cuts = np.unique(np.quantile(known, np.arange(1, QUANTILES + 1) / (QUANTILES + 1), method="inverted_cdf"))
     return tuple(map(float, np.unique(np.concatenate([np.nextafter(cuts, -np.inf), cuts]))))

@@ -70,6 +70,11 @@ class FeatureStatistics:
     def add(self, day: Day) -> None:
         self.days[day.day, day.source] = day
 
+    def drop(self, source: str) -> None:
+        """Forget a source: it is counted anew."""
+        self.definitions = {key: told for key, told in self.definitions.items() if key[0] != source}
+        self.days = {key: day for key, day in self.days.items() if key[1] != source}
+
     def of(self, source: str) -> list[Day]:
         """A source's days in order."""
         return [day for (_, name), day in sorted(self.days.items()) if name == source]

@@ -98,11 +98,12 @@ def last_day(as_of: datetime) -> date:
 
 
 def statistics_before(registry: Registry, as_of: datetime) -> FeatureStatistics | None:
-    """What the newest release of an earlier instant kept of every day, refused ones too; None where none did."""
+    """What the newest release of an earlier instant kept of every day, refused ones too; None where none did. Not what
+    a tainted one kept: it counted somebody who asked to be forgotten, and its bins may lie at values of theirs."""
     found = [
         manifest
         for info in registry.list()
-        if info.taint is None or info.taint.purged_at is None
+        if info.taint is None
         for manifest in _manifests(registry, [info.release_id])
         if manifest.as_of < as_of and _holds(manifest)
     ]

@@ -13,10 +13,12 @@ from rolecall.features.schema import JOBS
 from rolecall.features.views import VIEWS
 from rolecall.pipelines.drift.populations import (
     activity_population,
+    count_days,
     job_populations,
     request_population,
     view_populations,
 )
+from rolecall.pipelines.drift.statistics import FeatureStatistics
 from rolecall.pipelines.examples import TrainingSet
 
 MIDNIGHT = datetime(2026, 9, 2, tzinfo=UTC)
@@ -91,3 +93,19 @@ def test_a_request_is_one_unit_on_its_own_day() -> None:
     assert population.rows(DAY - timedelta(days=1))[1] == 2
     assert population.rows(MIDNIGHT.date())[1] == 0
     assert population.features == ranked_features(columns)
+
+
+def test_a_column_that_was_empty_at_first_is_counted_once_it_has_values() -> None:
+    """A board's first day knows no pay; bins of nothing would never tell of any change in it."""
+    postings = [{"job_id": str(n), "posted_at": MIDNIGHT - timedelta(days=9)} for n in range(40)]
+    empty = pl.DataFrame(pl.from_arrow(JOBS.columns.empty_table()))
+    told = pl.DataFrame(postings).cast({"posted_at": empty.schema["posted_at"]})
+    unpaid = pl.concat([empty, told], how="diagonal_relaxed")
+    paid = unpaid.with_columns(pl.int_range(40).cast(pl.Float64).alias("salary_min"))
+    first = count_days(job_populations(unpaid.lazy())[:1], [DAY], FeatureStatistics())
+    assert first.definitions["jobs", "pay"].sketch.blank
+    assert count_days(job_populations(unpaid.lazy())[:1], [DAY], first).days == first.days
+    tomorrow = [DAY, DAY + timedelta(days=1)]
+    later = count_days(job_populations(paid.lazy())[:1], tomorrow, first)
+    assert not later.definitions["jobs", "pay"].sketch.blank
+    assert {len(day.columns["pay"].counts) for day in later.of("jobs")} == {31}

@@ -69,3 +69,14 @@ def test_few_values_give_no_quantiles() -> None:
     sketch = Sketch.learn(values, "number")
     assert sketch.statistics(values).quantiles[2] == 4.5
     assert sketch.statistics(values.head(LEAST_ROWS - 1)).quantiles == ()
+
+
+@given(st.lists(st.floats(-90, 90), max_size=LEAST_ROWS - 1))
+def test_of_few_numbers_no_value_is_written_down(values: list[float]) -> None:
+    column = pl.Series(values, dtype=pl.Float64)
+    sketch = Sketch.learn(column, "number")
+    told = sketch.statistics(column)
+    assert sketch.blank
+    assert math.isnan(told.mean)
+    assert math.isnan(told.spread)
+    assert (told.rows, told.counts) == (len(values), (len(values),))

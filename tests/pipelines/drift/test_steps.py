@@ -18,7 +18,7 @@ from rolecall.features.schema import TABLES
 from rolecall.pipelines.daily_steps import TRAINING_SET, VIEWS
 from rolecall.pipelines.drift.measure import KEPT_DAYS, DriftReport
 from rolecall.pipelines.drift.statistics import STATISTICS_FILE, STATISTICS_PART, FeatureStatistics
-from rolecall.pipelines.drift.steps import DRIFT_FILE, DriftSteps, last_day
+from rolecall.pipelines.drift.steps import DRIFT_FILE, DriftSteps, last_day, statistics_before
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.knowledge import read_as_of
 from rolecall.pipelines.market import MarketConfig, generate
@@ -40,9 +40,11 @@ class Releases:
 
     releases: ReleaseStore
     known: list[str] = field(default_factory=list)
+    tainted: set[str] = field(default_factory=set)
 
     def list(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(release_id=one, taint=None) for one in self.known]
+        taint = SimpleNamespace(purged_at=None)
+        return [SimpleNamespace(release_id=one, taint=taint if one in self.tainted else None) for one in self.known]
 
     def reconcile(self) -> str | None:
         return self.known[-1] if self.known else None
@@ -141,3 +143,7 @@ def test_a_day_is_counted_once_and_kept_with_the_release_for_the_next(settings: 
     assert ("jobs", "pay") in {(one.source, one.column) for one in report.alarms}
     assert report.warnings() == second.values["warnings"]
     assert report.training
+
+    assert statistics_before(registry, today) is not None  # type: ignore[arg-type]
+    registry.tainted |= {*registry.known}  # somebody it counted asked to be forgotten
+    assert statistics_before(registry, today) is None  # type: ignore[arg-type]
