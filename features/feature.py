@@ -22,7 +22,7 @@ class Feature:
 
     `meaning`: one sentence without a full stop. `unit`: what one of it is ("jobs", "share", "km", "seconds"; "" for
     texts). `window`: the time it looks at ("7 days", `EVER`, `AS_RECORDED`). `internal`: no ranker reads it as it
-    is; others are computed from it, or it ranked no better.
+    is; others are computed from it, or nothing shows that it ranks better.
     """
 
     name: str

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rolecall.features import view_features
 from rolecall.features.feature import EVER, Feature
 from rolecall.features.pair_columns import CANDIDATE_PREFIX, COARSE_COLUMNS, JOB_PREFIX, PAIR_COLUMNS
 from rolecall.features.people_columns import PEOPLE_COARSE_COLUMNS, PEOPLE_COLUMNS
@@ -104,7 +103,7 @@ def people_features(columns: Sequence[str]) -> tuple[Feature, ...]:
 def ranked_features(columns: Iterable[str]) -> tuple[Feature, ...]:
     """What a ranker's columns mean: pair columns, and features of views under their prefixed names."""
     told: Mapping[str, Feature] = {one.name: one for shape in VIEWS for one in shape.features}
-    told = {**told, **{one.name: one for one in getattr(view_features, "HISTORY_DERIVED", ())}}
+    told = {**told, **{one.name: one for shape in VIEWS for one in shape.derived}}
     return tuple(_ranked(column, told) for column in columns)
 
 

@@ -100,7 +100,8 @@ COARSE_COLUMNS: tuple[str, ...] = (
 
 
 NOT_RANKED = frozenset({"distance_centroid_km", "salary_to_usual", "words_desired"})
-"""Computed for whoever asks, and read by no ranker: none of them ranked better (tests/bench/ranking_features.py)."""
+"""Computed for whoever asks, and read by no ranker: none of them ranked better in
+the laboratory (tests/bench/ranking_features.py)."""
 
 
 def fine_columns(*, job: Sequence[str] = (), candidate: Sequence[str] = ()) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def _view(shape: ViewShape, file: Path) -> Population:
 
 def _packed(feature: Feature) -> bool:
     """Whether a column is no value of its own: a packed state, or an instant, which is another number every day."""
-    return "since 1970" in feature.unit or (getattr(feature, "internal", False) and feature.kind == "text")
+    return "since 1970" in feature.unit or (feature.internal and feature.kind == "text")
 
 
 def _arrivals(
