@@ -80,6 +80,8 @@ def _scan_parquet(place: Place) -> pl.LazyFrame:
     uri = place.uri
     if not place.is_glob:
         uri = _checked(place)
+        if place.local and not place.is_folder():  # held open: a writer that puts another in its place changes nothing
+            return pl.scan_parquet(place.path.open("rb"))
     return pl.scan_parquet(
         uri,
         glob=place.is_glob or not place.local,

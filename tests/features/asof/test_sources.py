@@ -18,6 +18,7 @@ from feast.types import Float64
 
 from rolecall.features.asof import DeltaSource
 from rolecall.features.asof.place import SourceError
+from rolecall.features.asof.sources import scan
 from rolecall.features.asof.view import AsofInputError
 from tests.features.asof.repository import DRIVER, HOUR, NOON, asked, feast_store, feature_view, parquet, stats, trips
 from tests.services import S3Bucket
@@ -91,6 +92,16 @@ def test_an_object_store_reads_and_takes_rows_like_a_folder(
         store.write_to_offline_store("stats", stats(("x", NOON, NOON, 9.0)).to_pandas())
         assert trips(store, ENTITIES) == [1.0, 2.0, 3.0, 9.0]
     assert trips(stores[5], ENTITIES) == EXPECTED
+
+
+def test_a_file_replaced_while_it_is_read_is_read_as_it_was(tmp_path: Path) -> None:
+    parquet(tmp_path / "stats.parquet", ROWS)
+    rows = scan(FileSource(path=str(tmp_path / "stats.parquet"), **OPTIONS), tmp_path)
+    names = rows.collect_schema().names()
+    parquet(tmp_path / "later.parquet", pl.concat([ROWS] * 1000))
+    (tmp_path / "later.parquet").replace(tmp_path / "stats.parquet")
+    assert rows.select(names).collect().equals(ROWS)
+    assert rows.slice(1, 1).collect().equals(ROWS.slice(1, 1))
 
 
 def test_a_pinned_table_gives_the_same_rows_whatever_is_committed_later(tmp_path: Path) -> None:
