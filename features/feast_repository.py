@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sqlite3
 import threading
+import uuid
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -93,7 +95,7 @@ class FeastRepository:
         config = RepoConfig(
             project=PROJECT,
             provider="local",
-            registry={"registry_type": "sql", "path": "sqlite://", "cache_ttl_seconds": 0},
+            registry={"registry_type": "sql", "path": self._own_registry(), "cache_ttl_seconds": 0},
             offline_store={"type": "rolecall.features.asof.AsofOfflineStore"},
             online_store=self._online_config(),
             entity_key_serialization_version=3,
@@ -103,6 +105,15 @@ class FeastRepository:
             store = Feast(repo_path=str(self.home), config=config)
             store.apply(self._definitions.all())
         return store
+
+    def _own_registry(self) -> str:
+        """The address of a database in memory that all threads of this process see.
+
+        Each thread has a connection of its own: the database lives as long as one is open, so one is held here.
+        """
+        name = f"file:feast-{uuid.uuid4().hex}?mode=memory&cache=shared&uri=true"
+        self._held = sqlite3.connect(name, uri=True, check_same_thread=False)
+        return f"sqlite:///{name}"
 
     @property
     def online_file(self) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from rolecall.features.feature import EVER, Feature
 from rolecall.features.pair_columns import CANDIDATE_PREFIX, COARSE_COLUMNS, JOB_PREFIX, PAIR_COLUMNS
 from rolecall.features.people_columns import PEOPLE_COARSE_COLUMNS, PEOPLE_COLUMNS
+from rolecall.features.view_features import SEEN_DAYS
 from rolecall.features.views import SERVICES, VIEWS, ViewShape
 
 PAGES_FILE = Path(__file__).with_name("FEATURES.md")
@@ -27,7 +28,8 @@ _UNITS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("years", "_years"), "years"),
     (("_share", "skill_history", "skill_cover"), "share"),
     (("gap",), "ranks"),
-    (("salary", "salary_to_history", "pay"), "logarithm of pay a year"),
+    (("salary", "pay"), "logarithm of pay a year"),
+    (("salary_to_history", "salary_to_usual"), "logarithm of a ratio"),
     (("skill_overlap", "skill_count"), "skills"),
     (("positions",), "positions"),
     (("history_length",), "jobs"),
@@ -36,8 +38,28 @@ _UNITS: tuple[tuple[tuple[str, ...], str], ...] = (
 """How a name ends, or what it is, and the unit that goes with it; the first that fits."""
 _EVENTS = ("viewed_", "engage", "applie", "dismiss", "impression", "seen_", "clicked_")
 _YES = ("same_", "remote", "saved_", "_last", "applied_before")
-_COSINES = ("dense_", "full_", "title_", "place_", "history_mean", "history_max", "history_last", "history_title")
-_OF_HISTORY = ("history", "_mean", "_max", "_last", "_recent", "_near_km", "_share", "salary_to_history")
+_COSINES = (
+    "dense_",
+    "full_",
+    "title_",
+    "place_",
+    "words_",
+    "history_mean",
+    "history_max",
+    "history_last",
+    "history_title",
+)
+_OF_HISTORY = (
+    "history",
+    "_mean",
+    "_max",
+    "_last",
+    "_recent",
+    "_near_km",
+    "_centroid_km",
+    "_share",
+    "salary_to_history",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +192,8 @@ def _window(name: str) -> str:
     if name.endswith(("_7d", "_30d", "_1d")):
         days = name.rsplit("_", 1)[1].removesuffix("d")
         return f"{days} days"
+    if name.startswith("seen_"):
+        return f"{SEEN_DAYS} days"
     if any(part in name for part in _OF_HISTORY) and name != "skill_share":
         return _HISTORY
     return EVER if any(part in name for part in _EVENTS) or name.startswith("saved_") else AT_REQUEST

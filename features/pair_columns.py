@@ -63,7 +63,7 @@ PAIR_COLUMNS: Mapping[str, str] = {
     "salary_to_usual": "logarithm of the salary over the median of its category and currency in this release",
     "age_days": "days since the job was posted",
     "remaining_days": "days until the job expires",
-    "seen_shown": "times the job was shown to the candidate in the last days (SEEN_DAYS)",
+    "seen_shown": "times the job was shown to the candidate in the last days",
     "seen_ignored": "the same while nothing came of it, 0 once the candidate engaged with it in those days",
     "words_desired": "largest cosine of the title's words with a desired title's",
     "history_length": "history jobs this release knows",

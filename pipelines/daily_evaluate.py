@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from rolecall.features.schema import CANDIDATES, JOBS
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_judges import Answers, Judges, ask
 from rolecall.pipelines.drift.steps import DriftSteps
@@ -19,6 +20,7 @@ from rolecall.pipelines.evaluation.gate.evidence import CHAMPION, REFRESHED
 from rolecall.pipelines.evaluation.groups import Groups
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
 from rolecall.pipelines.judged_release import JudgedRelease
+from rolecall.pipelines.knowledge import Versions, read_ids
 from rolecall.pipelines.leaks.findings import leaks_of
 from rolecall.pipelines.refresh import models_as_of
 from rolecall.pipelines.steps import StepContext, StepResult
@@ -57,6 +59,15 @@ class _Champion:
 
 class EvaluateSteps(DriftSteps):
     """The steps up to a judged release."""
+
+    def refuse_early(self, versions: Versions) -> None:
+        """Raises InputError for files of groups that are wrong, or that name nobody known."""
+        groups = Groups.from_settings(self.settings.fairness)
+        known = {
+            schema.name: set(read_ids(self.tables, schema, versions)) if given else set()
+            for schema, given in ((CANDIDATES, groups.candidates), (JOBS, groups.jobs))
+        }
+        groups.require_known(known[CANDIDATES.name], known[JOBS.name])
 
     def evaluate(self, step: StepContext) -> StepResult:
         """Today's rankers, the champion's over today's catalogue and the champion as it is, all on the same targets,

@@ -20,18 +20,17 @@ from rolecall.features.embedder import Embedder
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import Lexicon
 from rolecall.features.pairs import COARSE_COLUMNS, PairFeatures
-from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS, PROFILES, TABLES
+from rolecall.features.schema import EMPLOYERS, EVENTS, PROFILES, TABLES
 from rolecall.features.text import JOB_TEXT, job_text
 from rolecall.features.vector_cache import VectorCache
 from rolecall.features.views import job_feature_columns, ranker_version
 from rolecall.pipelines import assemble
 from rolecall.pipelines.assemble import TRAINED_ON
 from rolecall.pipelines.embed import embed_texts
-from rolecall.pipelines.evaluation.groups import Groups
 from rolecall.pipelines.evaluation.targets import collect_targets
 from rolecall.pipelines.examples import RECORDED, TrainingSet, recorded
 from rolecall.pipelines.index import build_index
-from rolecall.pipelines.knowledge import Versions, Windows, catalogue_as_of, profiles_as_of, read_as_of, read_ids
+from rolecall.pipelines.knowledge import Versions, Windows, catalogue_as_of, profiles_as_of, read_as_of
 from rolecall.pipelines.leaks import Finding, LeakAudit, LeakDetector, stored_requests
 from rolecall.pipelines.leaks.findings import keep_findings
 from rolecall.pipelines.materialize import feature_store, materialize
@@ -82,7 +81,7 @@ class DailySteps:
         moved = drain(EventLog(open_ledger(self.settings.ledger_url)), self.tables, EVENTS)
         remember_profiles(self.tables)
         versions = {name: self.tables.version(name) for name in (*TABLES, PROFILES.name)}
-        self._check_groups(versions)
+        self.refuse_early(versions)
         return StepResult(
             values={
                 "versions": {name: version for name, version in versions.items() if version is not None},
@@ -91,14 +90,8 @@ class DailySteps:
             metrics={"events.drained": moved.inserted, "events.refused": len(moved.refused)},
         )
 
-    def _check_groups(self, versions: Versions) -> None:
-        """The evaluation, hours later, reads the files of groups: a wrong one is told of now."""
-        groups = Groups.from_settings(self.settings.fairness)
-        known = {
-            schema.name: set(read_ids(self.tables, schema, versions)) if given else set()
-            for schema, given in ((CANDIDATES, groups.candidates), (JOBS, groups.jobs))
-        }
-        groups.require_known(known[CANDIDATES.name], known[JOBS.name])
+    def refuse_early(self, versions: Versions) -> None:
+        """What a later step would refuse after hours of work is refused by the first."""
 
     def catalogue(self, step: StepContext) -> StepResult:
         """The jobs of the release, its lexicon, and a snapshot of the jobs' features."""

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, select, update
 from rolecall.features.activity import TIMESTAMP
 from rolecall.features.feast_repository import PROJECT
 from rolecall.features.store import FeatureStore
-from rolecall.features.views import VIEWS
+from rolecall.features.views import ALL_VIEWS, VIEWS
 from rolecall.platform.settings import FeatureSettings
 from tests.features.test_online_store import no_rows
 from tests.services import PostgresServer
@@ -123,6 +123,6 @@ def test_feasts_own_tools_find_the_definitions_and_how_far_they_are_online(
     store.publish(AS_OF)
     store.publish(AS_OF)
     feast = feast_itself(home, registry_url(home, settings))
-    assert {view.name for view in feast.list_feature_views()} == {view.name for view in VIEWS}
+    assert {view.name for view in feast.list_feature_views()} == {view.name for view in ALL_VIEWS}
     assert feast.get_feature_view(VICTIM).most_recent_end_time == AS_OF
     assert {entity.name for entity in feast.list_entities()} >= {"candidate", "job", "employer"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -187,6 +188,17 @@ def test_a_second_reader_sees_what_was_materialized(
     home = store._feast.home if settings.online_store == "sqlite" else tmp_path
     reader = FeatureStore(home, settings)
     assert reader.online_candidates(["c1"], at=AS_OF) == store.online_candidates(["c1"], at=AS_OF)
+
+
+def test_any_thread_may_ask_whichever_opened_the_store(store: FeatureStore, settings: FeatureSettings) -> None:
+    home = store._feast.home
+    shared = FeatureStore(home, settings, sources=home.parent / "sources")
+    with ThreadPoolExecutor(1) as opener:
+        opener.submit(shared.online_consent, ["c0"], at=AS_OF).result()
+    with ThreadPoolExecutor(1) as reader:
+        assert reader.submit(shared.online_candidates, ["c0"], at=AS_OF).result()[0]["engagement_count"] is not None
+        asked = entities(("c0", "j1", "e", AS_OF))
+        assert reader.submit(shared.historical, asked, "ranker_full").result().height == 1
 
 
 def test_before_the_first_run_everything_is_missing(tmp_path: Path) -> None:
