@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rolecall.features.feature import EVER, Feature
-from rolecall.features.pair_columns import CANDIDATE_PREFIX, COARSE_COLUMNS, JOB_PREFIX, PAIR_COLUMNS
+from rolecall.features.pair_columns import CANDIDATE_PREFIX, COARSE_COLUMNS, JOB_PREFIX, NOT_RANKED, PAIR_COLUMNS
 from rolecall.features.people_columns import PEOPLE_COARSE_COLUMNS, PEOPLE_COLUMNS
 from rolecall.features.view_features import SEEN_DAYS
 from rolecall.features.views import SERVICES, VIEWS, ViewShape
@@ -168,7 +168,7 @@ def _of_pair(group: str, feature: Feature, entity: str, services: tuple[str, ...
         if group == PAIR
         else "the release's jobs and people, their vectors and lexicon",
         owner="ranking",
-        rankers=("coarse", "fine") if coarse else ("fine",),
+        rankers=("coarse", "fine") if coarse else () if feature.name in NOT_RANKED else ("fine",),
         services=services,
     )
 
