@@ -99,14 +99,21 @@ class ServingState:
         Raises UnavailableError where there is a champion that cannot be loaded.
         """
         registry = Registry.from_settings(settings)
-        features = online_features(settings)
+        features, jobs = online_features(settings), online_features(settings)  # reading all jobs holds up no request
         events = EventLog(open_ledger(settings.ledger_url))
         forgotten = ForgottenPeople(events.engine)
         slot: ReleaseSlot[LoadedRelease] = ReleaseSlot()
         follower = Follower(
             champion=registry.reconcile,
             load=partial(
-                load_live, settings, registry.fetch_to_serve, features, Embedder(settings.embedder), clock, forgotten
+                load_live,
+                settings,
+                registry.fetch_to_serve,
+                features,
+                jobs,
+                Embedder(settings.embedder),
+                clock,
+                forgotten,
             ),
             slot=slot,
             interval_s=settings.serve.follow_interval_s,
@@ -127,9 +134,7 @@ class ServingState:
             clock=clock,
             schedules=FreshGauges(events.engine, clock),
             served=ServedSample(ServedLog(events.engine), events, forgotten, share=settings.serve.served_share),
-            refresher=JobFeatureRefresher(
-                slot, online_features(settings), interval_s=settings.serve.features_refresh_s
-            ),
+            refresher=JobFeatureRefresher(slot, jobs, interval_s=settings.serve.features_refresh_s),
         )
 
     def start(self) -> None:
@@ -308,6 +313,7 @@ def load_live(
     settings: Settings,
     fetch: Callable[[str], Path],
     features: FeatureStore,
+    jobs: FeatureStore,
     embedder: Embedder,
     clock: Clock,
     forgotten: ForgottenPeople,
@@ -316,11 +322,12 @@ def load_live(
     """A release with today's job features in place of those it was built with, where the online store has them, and
     with today's consents.
 
-    `embedder` is shared by all releases it fits.
+    `features`: the store that requests read; `jobs`: another one, for the features of all jobs at once. `embedder` is
+    shared by all releases it fits.
     """
     scratch, threads = process_scratch(settings.scratch_dir), settings.ray.threads_per_actor
     release = load_release(fetch(release_id), settings, scratch, embedder=embedder, threads=threads)
-    use_online_job_features(release, features)
+    use_online_job_features(release, jobs)
     if release.people is not None:
         release.people.permissions = OnlinePermissions(features, clock, forgotten=forgotten)
     return release
