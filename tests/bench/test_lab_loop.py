@@ -87,7 +87,8 @@ def test_frozen_models_keep_the_first_nights_trees(ran: Ran) -> None:
     assert {file.read_bytes() for file in kept} == {first.read_bytes()}
 
 
-def test_the_retrained_arm_builds_and_judges_a_release_every_night(ran: Ran) -> None:
-    releases = Registry.from_settings(Settings(home=ran.folder / "retrained")).list()
-    assert len(releases) == 3
-    assert {release.gate for release in releases} <= {"passed", "refused"}
+def test_every_night_of_the_retrained_arm_ends_in_one_release_that_passed(ran: Ran) -> None:
+    """That night's own, or, where it is refused, the champion's rankers over that night's catalogue."""
+    gates = [release.gate for release in Registry.from_settings(Settings(home=ran.folder / "retrained")).list()]
+    assert gates.count("passed") == 3
+    assert gates.count("refused") == len(gates) - 3 <= 2
