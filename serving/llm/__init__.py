@@ -1,0 +1,6 @@
+"""The language-model engine: a scheduler, a paged key-value cache, a model on `rolecall.kernels`, a sampler.
+
+Read in this order: `request`, `sequence`, `block_pool`, `batch`, `scheduler`, `model_runner`, `sampler`, `engine`,
+`offline`.
+Below its HTTP files the package imports torch, numpy, transformers, safetensors and `rolecall.kernels` alone.
+"""
