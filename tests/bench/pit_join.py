@@ -1,15 +1,17 @@
 """Point-in-time joins: ours beside Feast's stores and beside the bare engines, on the same files.
 
     500,000 entity rows x 1,000,000 feature rows x 3 features, ttl 30 days, 90 days of data, 1% of the feature rows tied
-    wide: 50,000 keys, 20 feature rows each        deep: 500 keys, 2,000 feature rows each
+    wide: 50,000 keys, 20 feature rows each; even: 5,000 keys, 200 each; deep: 500 keys, 2,000 each
 
 Two comparisons, each interleaved, medians of `--rounds`:
 
-- through Feast (`get_historical_features(...).to_arrow()`): our plugin, Feast's DuckDB store, Feast's dask store;
+- through Feast (`get_historical_features(...).to_arrow()`): our plugin, Feast's DuckDB store, Feast's dask store, a
+  process each; one that needs more than 60% of the memory or 15 minutes is ended and left out (`<store>_shapes` counts
+  the shapes it finished), one that takes more than a minute is asked once;
 - files to one Arrow table with the same ttl, tie-break and row order: our engine, raw DuckDB (`ASOF JOIN`) and raw
   Polars (`join_asof`), each as its manual would have it.
 
-A ratio is the smaller one of the two shapes. `mismatches` counts cells in which our engine or plugin differs from the
+A ratio is the smallest one of the shapes; each shape's own has its name in front. `mismatches` counts cells in which our engine or plugin differs from the
 raw engines (Feast's own differences are printed, not counted).
 
 Then the join in parts, 256 MB, in a child process a size (one entity row for two feature rows): `growth` is the slope
@@ -23,6 +25,7 @@ smallest size's. Last the same parts through Ray Data with one and two workers o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -31,6 +34,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -41,6 +45,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import polars as pl
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from harness import ROOT, finish
@@ -50,7 +55,7 @@ from rolecall.features.asof.spill import spilled_join
 from rolecall.features.asof.view import AsofView
 
 ASKS, ROWS = 500_000, 1_000_000
-SHAPES = {"wide": 50_000, "deep": 500}
+SHAPES = {"wide": 50_000, "even": 5_000, "deep": 500}  # keys
 SIZES = (1_000_000, 4_000_000, 16_000_000)
 RAY_ROWS = 4_000_000
 BOUND = 256 * 2**20
@@ -61,6 +66,10 @@ GOALS = {
     "mismatches": ("<=", 0.0), "growth": ("<=", 1.1),
 }  # fmt: skip
 Arm = Callable[[Path], pa.Table]
+STORES = {"plugin": "rolecall.features.asof.AsofOfflineStore", "feast_duckdb": "duckdb", "feast_dask": "dask"}
+MEMORY = 0.6 * psutil.virtual_memory().total  # bytes a child may hold
+TIME = 900.0  # seconds it may take
+LONG = 60.0
 
 
 def generate(folder: Path, asks: int, rows: int, keys: int, seed: int = 7) -> None:
@@ -152,10 +161,42 @@ def feast_store(kind: str, folder: Path, scratch: Path) -> Any:
     return store
 
 
-def feast_arms(folder: Path, scratch: Path) -> dict[str, Arm]:
-    kinds = {"plugin": "rolecall.features.asof.AsofOfflineStore", "feast_duckdb": "duckdb", "feast_dask": "dask"}
-    stores = {name: feast_store(kind, folder, scratch) for name, kind in kinds.items()}
-    return {name: lambda path, store=store: feast_arm(store, path) for name, store in stores.items()}
+def through_feast(kind: str, folder: Path) -> dict[str, float]:
+    """In the child: seconds of one retrieval by the store `kind`, after one of a few rows that counts for nothing.
+    The table is left in the folder."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    few = folder / "few"
+    if not few.exists():
+        few.mkdir()
+        generate(few, 1_000, 2_000, 100)
+    feast_arm(feast_store(kind, few, folder), few)
+    store = feast_store(kind, folder, folder)
+    start = time.perf_counter()
+    table = feast_arm(store, folder)
+    seconds = time.perf_counter() - start
+    pq.write_table(table, folder / "answer.parquet")
+    return {"seconds": seconds}
+
+
+def retrievals(folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, pa.Table]]:
+    """Median seconds of each of Feast's stores, interleaved, a process each; a store that fails is printed and left
+    out, and one that took longer than LONG is not asked again."""
+    seconds: dict[str, list[float]] = {name: [] for name in STORES}
+    tables = {}
+    failed = set()
+    for _ in range(rounds):
+        for name in STORES:
+            if name in failed or max(seconds[name], default=0) > LONG:
+                continue
+            try:
+                seconds[name].append(in_child(name, folder, limited=True)["seconds"])
+            except ChildProcessError as error:
+                failed.add(name)
+                print(f"{folder.name}: {name} {error}", flush=True)
+            else:
+                tables[name] = pq.read_table(folder / "answer.parquet")
+    return {name: statistics.median(taken) for name, taken in seconds.items() if taken}, tables
 
 
 def interleaved(arms: dict[str, Arm], folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, pa.Table]]:
@@ -194,10 +235,10 @@ def shape(name: str, keys: int, scratch: Path, rounds: int, *, feast: bool) -> d
     if tables["engine"]["event_timestamp"] != pq.read_table(folder / "asked.parquet")["event_timestamp"]:
         sys.exit("our rows are not in the order of the entity rows")
     if feast:
-        more, theirs = interleaved(feast_arms(folder, scratch), folder, rounds)
+        more, theirs = retrievals(folder, rounds)
         seconds |= more
-        mismatches += differing(theirs["plugin"], tables["engine"])
-        for other in ("feast_duckdb", "feast_dask"):
+        mismatches += differing(theirs.pop("plugin"), tables["engine"])
+        for other in theirs:
             print(f"{name}: {other} gives {theirs[other].num_rows:,} of {ASKS:,} rows, "
                   f"{differing(theirs[other], tables['engine']):,} cells differ")  # fmt: skip
     for arm, taken in seconds.items():
@@ -229,13 +270,33 @@ def _status(field: str) -> float:
     return next(int(line.split()[1]) / 2**20 for line in lines if line.startswith(field))
 
 
-def in_child(what: str, folder: Path) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", what, str(folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def in_child(what: str, folder: Path, *, limited: bool = False) -> dict[str, float]:
+    """What the child measured. `limited`: ChildProcessError where it failed, or needed more than MEMORY or TIME."""
+    command = [sys.executable, __file__, "--child", what, str(folder)]
+    child = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    reached = threading.Event()
+    guard = threading.Thread(target=watch, args=(child, reached))
+    guard.start()
+    told, wrong = child.communicate()
+    guard.join()
+    if child.returncode == 0:
+        return dict(json.loads(told.splitlines()[-1]))
+    if not limited:
+        sys.exit(wrong)
+    limit = f"needed more than {MEMORY / 2**30:.0f} GB or {TIME / 60:.0f} min"
+    raise ChildProcessError(limit if reached.is_set() else f"failed: {wrong.splitlines()[-1:]}")
+
+
+def watch(child: psutil.Popen, reached: threading.Event) -> None:
+    """End the child when it passes a limit: otherwise the kernel would end some process of this machine."""
+    start = time.monotonic()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while child.status() != psutil.STATUS_ZOMBIE:
+            if child.memory_info().rss > MEMORY or time.monotonic() - start > TIME:
+                reached.set()
+                child.kill()
+                return
+            time.sleep(0.1)
 
 
 def growth(scratch: Path, sizes: Sequence[int]) -> dict[str, float]:
@@ -284,13 +345,15 @@ def through_ray(scratch: Path, rows: int, rounds: int) -> dict[str, float]:
 
 
 def ratios(shapes: dict[str, dict[str, float]], feast: bool) -> dict[str, float]:
-    """The metrics of the two comparisons: seconds of the wide shape, the smaller ratio of both."""
+    """The metrics of the two comparisons: our seconds on every shape, the smallest of each ratio."""
     best = [min(one["raw_polars"], one["raw_duckdb"]) / one["engine"] for one in shapes.values()]
     metrics = {f"{name}_engine_s": one["engine"] for name, one in shapes.items()}
     metrics |= {"ours_s": max(one.get("plugin", one["engine"]) for one in shapes.values()), "vs_best_raw_x": min(best)}
     if feast:
         for other in ("feast_duckdb", "feast_dask"):
-            metrics[f"vs_{other}_x"] = min(one[other] / one["plugin"] for one in shapes.values())
+            found = {name: one[other] / one["plugin"] for name, one in shapes.items() if other in one}
+            metrics |= {f"{name}_vs_{other}_x": ratio for name, ratio in found.items()}
+            metrics |= {f"{other}_shapes": float(len(found)), f"vs_{other}_x": min(found.values(), default=math.nan)}
     return metrics | {"mismatches": math.fsum(one["mismatches"] for one in shapes.values())}
 
 
@@ -305,7 +368,11 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        print(json.dumps({"bounded": bounded, "whole": whole}[given.child[0]](Path(given.child[1]))))
+        what, folder = given.child[0], Path(given.child[1])
+        if what in STORES:
+            print(json.dumps(through_feast(STORES[what], folder)))
+        else:
+            print(json.dumps({"bounded": bounded, "whole": whole}[what](folder)))
         return
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
