@@ -108,7 +108,7 @@ class BlockPool:
         return self._prefixes
 
     def find(self, tokens: Sequence[int], salt: str, limit: int) -> tuple[list[int], list[int]]:
-        """Blocks that hold the longest known prefix of `tokens[:limit]`, and their prefix ids. They are not held yet."""
+        """Blocks of the longest known prefix of `tokens[:limit]`, and their prefix ids. They are not held yet."""
         blocks: list[int] = []
         prefixes: list[int] = []
         parent: Hashable = (salt,)

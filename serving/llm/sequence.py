@@ -85,6 +85,11 @@ class Sequence:
         return self.request.max_tokens - self.generated_count
 
     @property
+    def may_draft(self) -> bool:
+        """Whether only the last token is to be computed, for this sequence alone, and more than one may follow it."""
+        return self.computed == len(self.tokens) - 1 and not self.siblings_due and self.remaining > 1
+
+    @property
     def target(self) -> int:
         """Tokens to have computed before the next one is sampled, drafted ones included."""
         return len(self.tokens) + len(self.draft)

@@ -1,0 +1,68 @@
+"""Drafted tokens: guesses that the model verifies together with the last token, in one step.
+
+A guess is kept while it is the token that was sampled anyway at its place, with that place's own random number. So the
+text is the same, token by token, as without drafts, and its distribution with it; for a draft without randomness of
+its own, as here, the chance to be kept is the model's probability of the guess, the highest that any rule can reach
+(Leviathan et al., arXiv:2211.17192, section 2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rolecall.serving.llm.sequence import Sequence
+
+
+class Draft(Protocol):
+    """Guesses what comes next."""
+
+    def propose(self, sequence: Sequence, count: int) -> list[int]:
+        """At most `count` tokens to follow the sequence's tokens; none if it has no guess."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLookup:
+    """What followed the last tokens where they last occurred: for text that quotes its prompt or itself.
+
+    The longest ending of `longest` to `shortest` tokens that occurred before is continued. Saxena, 2023, "Prompt
+    lookup decoding".
+    """
+
+    longest: int = 4
+    shortest: int = 2
+
+    def propose(self, sequence: Sequence, count: int) -> list[int]:
+        """The continuation of the latest earlier occurrence."""
+        tokens = np.asarray(sequence.tokens)
+        for length in range(min(self.longest, len(tokens) - 1), self.shortest - 1, -1):
+            end = _last_occurrence(tokens, length)
+            if end is not None:
+                return sequence.tokens[end : end + count]
+        return []
+
+
+def _last_occurrence(tokens: np.ndarray, length: int) -> int | None:
+    """Where the latest earlier occurrence of the last `length` tokens ends."""
+    found = np.ones(len(tokens) - length, dtype=bool)
+    for offset in range(length):
+        found &= tokens[offset : len(tokens) - length + offset] == tokens[len(tokens) - length + offset]
+    places = found.nonzero()[0]
+    return int(places[-1]) + length if len(places) else None
+
+
+def verified(draft: Tokens[int], sampled: Tokens[int]) -> list[int]:
+    """The tokens gained: `sampled` has one more than `draft`; those after the first wrong guess are void."""
+    kept = next((place for place, guess in enumerate(draft) if guess != sampled[place]), len(draft))
+    return list(sampled[: kept + 1])
+
+
+def next_limit(limit: int, drafted: int, kept: int, most: int) -> int:
+    """How many tokens to guess next time: twice as many after a full hit, else just beyond what was kept."""
+    if kept == drafted:
+        return min(2 * limit, most)
+    return max(kept + 1, 1)
