@@ -68,6 +68,7 @@ class Driver:
         self.lookup = PromptLookup(longest=3, shortest=1)
         self.sequences: list[Sequence] = []
         self.counts: Counter[str] = Counter()
+        self.stems = [tuple(self.random.choices(range(VOCABULARY), k=30)) for _ in range(4)]
 
     def arrive(self) -> None:
         length = self.random.choice((1, 3, 4, 8, 15, 30))
@@ -78,7 +79,7 @@ class Driver:
         request = Request(
             request_id=str(len(self.sequences)),
             number=len(self.sequences),
-            prompt=tuple(self.random.choices(range(VOCABULARY), k=length)),
+            prompt=self.random.choice(self.stems)[:length],
             parameters=parameters,
             max_tokens=min(self.random.choice((0, 1, 5, 20, 60)), room),
             arrived=0.0,
@@ -168,8 +169,8 @@ def test_no_block_is_leaked_lost_or_shared_wrongly_and_everyone_finishes() -> No
     driver.drain()
     driver.check_results()
     assert driver.pool.free == driver.pool.size
-    assert driver.scheduler.preemptions > 200
-    assert min(driver.counts[what] for what in ("copies", "forks", "hits", "kept")) > 200
+    assert driver.scheduler.preemptions > 100
+    assert min(driver.counts[what] for what in ("copies", "forks", "hits", "kept")) > 100
 
 
 @settings(deadline=None, max_examples=40)
