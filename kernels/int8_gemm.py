@@ -8,15 +8,19 @@ same bits: a_m * b_n is rounded first, then its product with the sum taken as fl
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rolecall.kernels.configurations import Configuration, blocks, configuration
+from rolecall.kernels.cpp import build
 from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, constexpr, jit, register, tl
 from rolecall.kernels.quantization import QuantizedRows
 
 MOST_COLUMNS = 131_072
 _EXACT_COLUMNS = 2**24 // 127**2  # float32 holds sums of this many products exactly
+_BRIEF = 1 << 23  # products: below, about 100 microseconds, Python's lock is kept
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -116,6 +120,29 @@ def _launch_triton(a: QuantizedRows, b: QuantizedRows, y_MN: Tensor) -> None:
     )
 
 
+def _launch_cpp(a: QuantizedRows, b: QuantizedRows, y_MN: Tensor) -> None:
+    operators: Any = build.library()
+    (M, K), N = a.codes.shape, len(b.codes)
+    y = y_MN if y_MN.dtype == torch.float32 else torch.empty_like(y_MN, dtype=torch.float32)
+    functions = operators.brief if M * N * K <= _BRIEF else operators.lasting
+    functions.int8_gemm(
+        a.codes.data_ptr(),
+        a.codes.stride(0),
+        a.scales.data_ptr(),
+        b.codes.data_ptr(),
+        b.codes.stride(0),
+        b.scales.data_ptr(),
+        y.data_ptr(),
+        y.stride(0),
+        M,
+        N,
+        K,
+        torch.get_num_threads(),
+    )
+    if y is not y_MN:
+        y_MN.copy_(y)
+
+
 def _launch_torch(a: QuantizedRows, b: QuantizedRows, y_MN: Tensor) -> None:
     y_MN.copy_(reference(a, b))
 
@@ -125,7 +152,11 @@ def _run(a: QuantizedRows, b: QuantizedRows, backend: str | None, y_MN: Tensor) 
         return
     if a.codes.shape[1] == 0:
         y_MN.zero_()
-    elif choose("int8_gemm", a.codes, backend) == "triton":
+        return
+    chosen = choose("int8_gemm", a.codes, backend, cpp=build.available)
+    if chosen == "cpp":
+        _launch_cpp(a, b, y_MN)
+    elif chosen == "triton":
         _launch_triton(a, b, y_MN)
     else:
         _launch_torch(a, b, y_MN)

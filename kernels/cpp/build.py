@@ -33,6 +33,7 @@ _P, _I, _J = c_void_p, c_int64, c_int
 # What each function of the library returns and takes.
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "weight_only_linear": (None, (_P, _P, _I, _P, _I, _I, _I, _I, _J, _J)),
+    "int8_gemm": (None, (_P, _I, _P, _P, _I, _P, _P, _I, _I, _I, _I, _J)),
     "int8_topk": (None, (_P, _I, _P, _I, _I, _P, _P, _I, _P, _I, _I, _P, _P, _J)),
     "int8_rescore": (None, (_P, _I, _P, _I, _P, _P, _I, _P, _I, _I, _P, _P, _J)),
     "read_bytes": (c_uint32, (_P, _I, _J)),

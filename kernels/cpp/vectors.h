@@ -1,5 +1,7 @@
-// Sixteen-lane vectors. GCC and Clang lower them to AVX-512, two AVX2 halves or four NEON quarters; intrinsics are used
-// only where the compiler would not find the instruction. Nothing here depends on a library but the standard one.
+// Vectors of sixteen lanes, and of as many as the processor computes with at once. Code that keeps its sums in registers is
+// written with the latter (PARTS of them are sixteen lanes): a compiler that has no register for the former keeps them
+// in memory. Intrinsics are used only where the compiler would not find the instruction. Nothing here depends on a
+// library but the standard one.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +11,8 @@
 #include <immintrin.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
+#define MEMBER inline __attribute__((always_inline))
+#define INLINE static MEMBER
 
 typedef float f32x16 __attribute__((vector_size(64)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
@@ -30,25 +33,6 @@ INLINE void store(void* to, V v) {
 }
 
 INLINE f32x16 to_float(i32x16 v) { return __builtin_convertvector(v, f32x16); }
-INLINE f32x16 splat(float v) { return f32x16{v, v, v, v, v, v, v, v, v, v, v, v, v, v, v, v}; }
-INLINE i32x16 splat(int32_t v) { return i32x16{} + v; }
-
-// a * b + c, fused where the processor can; -ffp-contract=fast would leave the choice to the optimiser.
-INLINE f32x16 multiply_add(f32x16 a, f32x16 b, f32x16 c) {
-#if defined(__AVX512F__)
-    return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
-    f32x16 out;
-    for (int half = 0; half < 2; half++) {
-        __m256 x = load<__m256>((const char*)&a + 32 * half), y = load<__m256>((const char*)&b + 32 * half);
-        store((char*)&out + 32 * half, _mm256_fmadd_ps(x, y, load<__m256>((const char*)&c + 32 * half)));
-    }
-    return out;
-#else
-    return a * b + c;
-#endif
-}
-
 INLINE float half_to_float(uint16_t bits) {
     uint32_t sign = (uint32_t)(bits & 0x8000) << 16, rest = (uint32_t)(bits & 0x7fff) << 13, word;
     float out;
@@ -65,49 +49,73 @@ INLINE float half_to_float(uint16_t bits) {
     return out;
 }
 
-INLINE f32x16 load_halves(const void* from) {
-#if defined(__AVX512F__)
-    return (f32x16)_mm512_cvtph_ps(load<__m256i>(from));
-#elif defined(__F16C__)
-    f32x16 out;
-    store(&out, _mm256_cvtph_ps(load<__m128i>(from)));
-    store((char*)&out + 32, _mm256_cvtph_ps(load<__m128i>((const char*)from + 16)));
-    return out;
+// The processor's own vectors: WIDTH floats or 32-bit integers.
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+constexpr int WIDTH = 16;
+#elif defined(__AVX2__)
+constexpr int WIDTH = 8;
 #else
-    uint16_t bits[LANES];
-    f32x16 out;
+constexpr int WIDTH = 4;
+#endif
+constexpr int PARTS = LANES / WIDTH;
+typedef float floats __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
+typedef int16_t shorts __attribute__((vector_size(4 * WIDTH)));
+
+INLINE floats all(float v) { return v - floats{}; }
+INLINE ints all(int32_t v) { return v - ints{}; }
+INLINE floats floats_of(ints v) { return __builtin_convertvector(v, floats); }
+
+// a * b + c, fused where the processor can; -ffp-contract=fast would leave the choice to the optimiser.
+INLINE floats fused(floats a, floats b, floats c) {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+// WIDTH float16 numbers.
+INLINE floats halves(const void* from) {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+    return (floats)_mm512_cvtph_ps(load<__m256i>(from));
+#elif defined(__AVX2__) && defined(__F16C__)
+    return (floats)_mm256_cvtph_ps(load<__m128i>(from));
+#else
+    uint16_t bits[WIDTH];
+    floats out;
     std::memcpy(bits, from, sizeof bits);
-    for (int i = 0; i < LANES; i++) out[i] = half_to_float(bits[i]);
+    for (int i = 0; i < WIDTH; i++) out[i] = half_to_float(bits[i]);
     return out;
 #endif
 }
 
-// Four products a lane: sum + u0 * s0 + .. + u3 * s3, the bytes of `u` unsigned, those of `s` signed; exact.
-#if defined(__AVX512VNNI__)
-INLINE i32x16 dot4(i32x16 sum, u32x16 u, i32x16 s) {
-    return (i32x16)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)u, (__m512i)s);
-}
-#elif defined(__AVX2__)
-INLINE __m256i dot4_half(__m256i sum, __m256i u, __m256i s) {
-    // maddubs saturates at 16 bits, so even and odd bytes are widened apart
-    const __m256i low = _mm256_set1_epi16(0xff);
-    __m256i even = _mm256_madd_epi16(_mm256_and_si256(u, low), _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
-    __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
-    return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
-}
-INLINE i32x16 dot4(i32x16 sum, u32x16 u, i32x16 s) {
-    i32x16 out;
-    for (int half = 0; half < 2; half++) {
-        const int at = 32 * half;
-        __m256i a = load<__m256i>((const char*)&sum + at), b = load<__m256i>((const char*)&u + at);
-        store((char*)&out + at, dot4_half(a, b, load<__m256i>((const char*)&s + at)));
-    }
-    return out;
+// Integer products: DEPTH of them a lane. Where the processor multiplies bytes (VNNI) a lane of `a` is four unsigned, of
+// `b` four signed ones; else both are two signed 16-bit numbers. Exact, but for wrapping around.
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+constexpr int DEPTH = 4;
+INLINE ints add_products(ints sum, ints a, ints b) {
+    return (ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 }
 #else
-INLINE i32x16 dot4(i32x16 sum, u32x16 u, i32x16 s) {
-    for (int byte = 0; byte < 4; byte++)
-        sum += (i32x16)((u >> (8 * byte)) & 255) * ((s << (24 - 8 * byte)) >> 24);
-    return sum;
+constexpr int DEPTH = 2;
+INLINE ints add_products(ints sum, ints a, ints b) {
+#if defined(__AVX512BW__)
+    return sum + (ints)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return sum + (ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+    return sum + (ints)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+    return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
 }
 #endif
+constexpr int SPLIT = 4 / DEPTH;  // words in which four codes lie
+
+// Four signed bytes of each lane as SPLIT words for `add_products`: bytes 0 and 2, then 1 and 3.
+INLINE ints even_bytes(ints v) { return (ints)(((shorts)v << 8) >> 8); }
+INLINE ints odd_bytes(ints v) { return (ints)((shorts)v >> 8); }

@@ -1,20 +1,22 @@
-// y = x W^T for a float32 x and an int8 or int4 W; the layout of `tiles` is described in kernels/weight_only.py.
+// y = x W^T for a float32 x and an int8 or int4 W; the layout of `tiles` is described in kernels/weight_formats.py.
 //
 // A lane is a row of W, so no sum ever crosses lanes, and every output is one fixed chain of operations whatever the
-// number of rows of x and of threads: the result is deterministic and batch-invariant.
+// number of rows of x and of threads: the result is deterministic and batch-invariant. Rows of x are taken ROWS at a time,
+// so that a code is unpacked once for all of them; to keep unpacked tiles in the cache instead was measured to gain
+// nothing with many rows and to lose half the speed with few.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
 
+#include "blocks.h"
 #include "pool.h"
-#include "vectors.h"
 
 namespace {
 
-constexpr int64_t GROUP = 32;           // columns that share a scale, of W where it has groups, of x in fast mode
+constexpr int64_t GROUP = 32;            // columns that share a scale, of W where it has groups, of x in fast mode
 constexpr int64_t SMALL_WORK = 1 << 16;  // bytes of W times rows of x below which a second thread costs more than it saves
-constexpr int64_t CHUNK = 1 << 15;      // bytes of W a thread takes at a time
+constexpr int64_t CHUNK = 1 << 15;       // bytes of W a thread takes at a time
+constexpr int64_t AHEAD = 2048;          // codes are asked for so many bytes before they are needed
+constexpr int CELLS = GROUP / DEPTH;     // integer vectors of a group's codes
 
 enum Format { INT8_CHANNEL = 0, INT8_GROUP = 1, INT4_GROUP = 2, INT4_AFFINE = 3 };
 
@@ -23,285 +25,297 @@ struct Layout {
     static constexpr bool four_bits = F == INT4_GROUP || F == INT4_AFFINE;
     static constexpr bool grouped = F != INT8_CHANNEL;
     static constexpr bool affine = F == INT4_AFFINE;
-    static constexpr int words = four_bits ? 4 : 8;             // 32-bit words a row and group
-    static constexpr int64_t scale_bytes = affine ? 64 : 32;    // of one group: 16 halves, and 16 minima
+    static constexpr int stored = four_bits ? 4 : 8;           // 32-bit words a row and group
+    static constexpr int in_word = four_bits ? 8 : 4;          // codes in such a word
+    static constexpr int64_t scale_bytes = affine ? 64 : 32;   // of one group: 16 halves, and 16 minima
+    static constexpr int bias = four_bits ? 8 : DEPTH == 4 ? 128 : 0;  // what integer products add to a code
     static int64_t header(int64_t groups) {
         return grouped ? (groups * scale_bytes + 63) / 64 * 64 : LANES * (int64_t)sizeof(float);
     }
-    static int64_t tile(int64_t groups) { return header(groups) + groups * words * 64; }
+    static int64_t tile(int64_t groups) { return header(groups) + groups * stored * 64; }
 };
 
-// What is made of x before W is read: rows padded with zeros to whole groups, and in fast mode their codes.
-struct Activations {
-    const float* x;          // [M, stride], exact mode
-    int64_t stride;
-    const float* sums;       // [M, G]: sum of x (exact, affine) or of codes times their scale (fast, affine)
-    const int32_t* codes;    // [M, G * 8] words of four int8, fast mode
-    const int32_t* offsets;  // [M, G]: what the bias of the stored codes adds to the integer sum, negated
-    const float* scales;     // [M, G], fast mode
+// --- sixteen rows of W ---
+
+// The scales of a tile.
+template <Format F>
+struct Header {
+    const uint8_t* at;
+
+    MEMBER floats scale(int64_t g, int p) const { return halves(at + g * Layout<F>::scale_bytes + 2 * WIDTH * p); }
+
+    // What a code of zero stands for in an affine group, once codes are taken about 8: sums about the middle of the
+    // range cancel less than sums above its minimum.
+    MEMBER floats middle(int64_t g, int p) const {
+        return fused(scale(g, p), all(8.0f), halves(at + g * Layout<F>::scale_bytes + 32 + 2 * WIDTH * p));
+    }
+
+    MEMBER floats of_row(int p) const { return load<floats>(at + 4 * WIDTH * p); }
 };
 
-struct Scratch {
-    std::unique_ptr<char, decltype(&std::free)> bytes{nullptr, &std::free};
-    size_t size = 0;
-    char* at_least(size_t need) {
-        if (need > size) {
-            size = (need * 5 / 4 + 4095) / 4096 * 4096;
-            bytes.reset((char*)std::aligned_alloc(64, size));
+// A tile, unpacked in registers as it is met. `p`: which of the PARTS of its sixteen rows.
+template <Format F>
+struct Tile {
+    using L = Layout<F>;
+    Header<F> header;
+    const uint8_t* codes;
+
+    Tile(const uint8_t* tile, int64_t groups) : header{tile}, codes(tile + L::header(groups)) {
+        for (int64_t at = 0; at < L::header(groups); at += 64) __builtin_prefetch(tile + AHEAD + at);
+    }
+
+    MEMBER void fetch(int64_t g) const {
+        for (int w = 0; w < L::stored; w++) __builtin_prefetch(codes + (g * L::stored + w) * 64 + AHEAD);
+    }
+
+    MEMBER words word(int64_t g, int w, int p) const {
+        return load<words>(codes + (g * L::stored + w) * 64 + 4 * WIDTH * p);
+    }
+
+    // The codes of column k of group g.
+    MEMBER floats column(int64_t g, int k, int p) const {
+        const words bits = word(g, k / L::in_word, p) >> (32 / L::in_word * (k % L::in_word));
+        if constexpr (L::four_bits) {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+            const floats table = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+            return (floats)_mm512_permutexvar_ps((__m512i)bits, (__m512)table);
+#else
+            return floats_of((ints)(bits & 15)) - 8.0f;
+#endif
+        } else {
+            // 2^23 + u has u in its lowest bits: one logical operation and one subtraction give u - 128
+            return (floats)((bits & 255) | 0x4B000000) - (0x1p23f + 128);
         }
-        return bytes.get();
+    }
+
+    // Cell c of group g for `add_products`: codes + `bias`, in the order that `cells_of` gives those of x.
+    MEMBER ints cell(int64_t g, int c, int p) const {
+        ints four;
+        if constexpr (L::four_bits)
+            four = (ints)((word(g, c / SPLIT / 2, p) >> (c / SPLIT % 2 * 4)) & 0x0f0f0f0f);
+        else
+            four = (ints)(word(g, c / SPLIT, p) ^ (DEPTH == 4 ? 0 : 0x80808080));
+        return DEPTH == 4 ? four : c % 2 ? odd_bytes(four) : even_bytes(four);
     }
 };
 
-float round_half_away(float v) {
-    float whole = std::trunc(v);
-    return std::fabs(v - whole) >= 0.5f ? whole + std::copysign(1.0f, v) : whole;
+// --- rows of x ---
+
+// What is made of x before W is read. Rows are taken in blocks of `block_rows`, and within a block of MB rows, which
+// starts at row m, the numbers of all its rows for one place lie side by side: x is [K, MB], the others [G, MB].
+struct Activations {
+    float* x;          // exact mode
+    int32_t* codes;    // [G * CELLS, MB], fast mode
+    int32_t* offsets;  // what the bias of the stored codes adds to the integer sum, negated; fast mode
+    float* scales;     // fast mode
+    float* sums;       // sum of x (exact, affine) or of codes times their scale (fast, affine)
+};
+
+// The int8 codes of one group of x, and its scale max |x| / 127. A value that is not finite makes the scale, and so the
+// output, NaN.
+float quantize_group(const float* x, int8_t* codes) {
+    int32_t peak = 0, whole[GROUP];
+    for (int i = 0; i < GROUP; i++) {
+        int32_t bits;
+        std::memcpy(&bits, x + i, 4);
+        peak = std::max(peak, bits & 0x7fffffff);  // floats without their sign have the order of integers
+    }
+    float step;
+    std::memcpy(&step, &peak, 4);
+    step = peak >= 0x7f800000 ? NAN : step / 127.0f;
+    if (!(step > 0)) {
+        std::memset(codes, 0, GROUP);
+        return step;
+    }
+    for (int i = 0; i < GROUP; i++) {
+        const float q = x[i] / step;
+        const int32_t cut = (int32_t)q;
+        const float rest = q - (float)cut;
+        whole[i] = cut + (rest >= 0.5f) - (rest <= -0.5f);  // halves away from zero
+    }
+    for (int i = 0; i < GROUP; i++) codes[i] = (int8_t)std::max(-127, std::min(127, whole[i]));
+    return step;
 }
 
-// Codes of one group of x: scale = max |x| / 127. A value that is not finite makes the scale, and so the output, NaN.
+// Codes of one group in the order in which those of W fall out of their words, to every `step`-th place of `to`.
 template <Format F>
-void quantize_group(const float* x, int32_t* words, int32_t* offset, float* scale, float* sum) {
-    f32x16 a = load<f32x16>(x), b = load<f32x16>(x + LANES), poison = a * 0.0f + b * 0.0f;
-    float peak = 0, bad = 0;
-    for (int i = 0; i < LANES; i++) {
-        peak = std::max(peak, std::max(std::fabs(a[i]), std::fabs(b[i])));
-        bad += poison[i];
+void cells_of(const int8_t* codes, int32_t* to, int64_t step) {
+    int8_t apart[GROUP];
+    for (int w = 0; w < 8; w++)
+        for (int i = 0; i < 4; i++)  // of four bits: even columns, then odd ones, of each eight
+            apart[4 * w + i] = codes[Layout<F>::four_bits ? w / 2 * 8 + w % 2 + 2 * i : 4 * w + i];
+    for (int w = 0; w < 8; w++) {
+        const int8_t* four = apart + 4 * w;
+        if constexpr (DEPTH == 4) {
+            std::memcpy(to + w * step, four, 4);
+        } else {
+            to[2 * w * step] = (int32_t)((uint32_t)four[2] << 16 | (uint16_t)four[0]);
+            to[(2 * w + 1) * step] = (int32_t)((uint32_t)four[3] << 16 | (uint16_t)four[1]);
+        }
     }
-    const float step = bad == 0 ? peak / 127.0f : NAN;
-    int8_t codes[GROUP];
-    int32_t total = 0;
-    for (int i = 0; i < GROUP; i++) {
-        float q = step > 0 ? round_half_away(x[i] / step) : 0.0f;
-        codes[i] = (int8_t)std::max(-127.0f, std::min(127.0f, q));
-        total += codes[i];
-    }
-    if (Layout<F>::four_bits) {  // even columns, then odd ones, of each eight: as the nibbles of a word fall apart
-        int8_t apart[GROUP];
-        for (int w = 0; w < 4; w++)
-            for (int i = 0; i < 4; i++) {
-                apart[8 * w + i] = codes[8 * w + 2 * i];
-                apart[8 * w + 4 + i] = codes[8 * w + 2 * i + 1];
-            }
-        std::memcpy(words, apart, GROUP);
-    } else {
-        std::memcpy(words, codes, GROUP);
-    }
-    *offset = (Layout<F>::four_bits ? -8 : -128) * total;
-    *scale = step;
-    *sum = step * (float)total;
 }
 
 // The sum of one group of x in a fixed order.
 float sum_group(const float* x) {
-    f32x16 v = load<f32x16>(x) + load<f32x16>(x + LANES);
     float out[LANES];
-    store(out, v);
+    for (int i = 0; i < LANES; i++) out[i] = x[i] + x[i + LANES];
     for (int width = LANES / 2; width; width /= 2)
         for (int i = 0; i < width; i++) out[i] += out[i + width];
     return out[0];
 }
 
-// Column `n` of the eight (four) in a word of codes, as floats: code + 8 (code + 128) is what is stored.
-template <Format F>
-INLINE f32x16 decode(u32x16 word, int n) {
-    if constexpr (Layout<F>::four_bits) {
-#if defined(__AVX512F__)
-        const f32x16 table = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
-        return (f32x16)_mm512_permutexvar_ps((__m512i)(word >> (4 * n)), (__m512)table);
-#else
-        return to_float((i32x16)((word >> (4 * n)) & 15)) - 8.0f;
-#endif
+template <Format F, bool FAST>
+void prepare_group(const float* x, Activations& in, int64_t m, int MB, int i, int64_t g, int64_t groups) {
+    const int64_t cell = m * groups + g * MB + i;
+    if constexpr (FAST) {
+        int8_t codes[GROUP];
+        const float step = quantize_group(x, codes);
+        int32_t total = 0;
+        for (int c = 0; c < GROUP; c++) total += codes[c];
+        cells_of<F>(codes, in.codes + (m * groups + g * MB) * CELLS + i, MB);
+        in.offsets[cell] = -Layout<F>::bias * total;
+        in.scales[cell] = step;
+        in.sums[cell] = step * (float)total;
     } else {
-#if defined(__AVX512F__)
-        // 2^23 + u has u in its lowest bits: one logical operation and one subtraction give u - 128
-        const __m512i magic = _mm512_set1_epi32(0x4B000000), mask = _mm512_set1_epi32(255);
-        __m512i bits = _mm512_ternarylogic_epi32((__m512i)(word >> (8 * n)), mask, magic, 0xEA);
-        return (f32x16)bits - (0x1p23f + 128);
-#else
-        return to_float((i32x16)((word >> (8 * n)) & 255)) - 128.0f;
-#endif
+        float* to = in.x + (m * groups + g * MB) * GROUP + i;
+        for (int k = 0; k < GROUP; k++) to[k * MB] = x[k];
+        if (Layout<F>::affine) in.sums[cell] = sum_group(x);
     }
 }
 
-// The loops below ask for codes AHEAD bytes before they need them, which leaves out as many bytes as a header has.
-constexpr int64_t AHEAD = 2048;
-
-INLINE void fetch_header(const uint8_t* tile, int64_t bytes) {
-    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(tile + AHEAD + at);
-}
-
-// What a code of zero stands for in an affine group, once codes are taken about 8: sums about the middle of the range
-// cancel less than sums above its minimum.
-INLINE f32x16 middle(const uint8_t* header) {
-    return multiply_add(load_halves(header), splat(8.0f), load_halves(header + 32));
-}
-
-INLINE void write(float* to, f32x16 v, int64_t rows) {
-    if (rows >= LANES)
-        store(to, v);
-    else
-        std::memcpy(to, &v, (size_t)rows * sizeof(float));
-}
-
-// Rows m .. m + MB - 1 of y for one tile, float32 activations.
-template <Format F, int MB>
-INLINE void exact_tile(const uint8_t* tile, const Activations& in, float* y, int64_t y_stride, int64_t m, int64_t groups,
-                       int64_t rows) {
-    using L = Layout<F>;
-    constexpr int in_word = L::four_bits ? 8 : 4;
-    const uint8_t* codes = tile + L::header(groups);
-    fetch_header(tile, L::header(groups));
-    f32x16 total[MB] = {};
-    for (int64_t g = 0; g < groups; g++) {
-        f32x16 sum[MB][4] = {};
-        for (int w = 0; w < L::words; w++, codes += 64) {
-            __builtin_prefetch(codes + AHEAD);
-            const u32x16 word = load<u32x16>(codes);
-#pragma GCC unroll 8
-            for (int n = 0; n < in_word; n++) {
-                const f32x16 weight = decode<F>(word, n);
-#pragma GCC unroll 4
-                for (int i = 0; i < MB; i++) {
-                    const float* x = in.x + (m + i) * in.stride + g * GROUP + w * in_word;
-                    sum[i][n & 3] = multiply_add(weight, splat(x[n]), sum[i][n & 3]);
+// Rows `from` .. `to` - 1, which begin and end with a block.
+template <Format F, bool FAST>
+void prepare(const float* x, int64_t stride, int64_t K, int64_t groups, Activations& in, int64_t from, int64_t to) {
+    for (int64_t m = from, MB; m < to; m += MB) {
+        MB = block_rows(to - m);
+        for (int64_t i = 0; i < MB; i++)
+            for (int64_t g = 0; g < groups; g++) {
+                const float* group = x + (m + i) * stride + g * GROUP;
+                float ragged[GROUP] = {};
+                if ((g + 1) * GROUP > K) {
+                    std::memcpy(ragged, group, (size_t)(K - g * GROUP) * sizeof(float));
+                    group = ragged;
                 }
+                prepare_group<F, FAST>(group, in, m, (int)MB, (int)i, g, groups);
             }
+    }
+}
+
+// --- products ---
+
+// Rows m .. m + MB - 1 of y for one tile, float32 activations: one chain of sums in each group, one across groups.
+template <Format F, int MB>
+INLINE void exact_block(const Tile<F>& tile, const Activations& in, float* y, int64_t y_stride, int64_t m, int64_t groups,
+                        int64_t rows) {
+    using L = Layout<F>;
+    floats total[MB][PARTS] = {};
+    const float* x = in.x + m * groups * GROUP;
+    for (int64_t g = 0; g < groups; g++, x += GROUP * MB) {
+        tile.fetch(g);
+        floats sum[MB][PARTS] = {};
+#pragma GCC unroll 32
+        for (int k = 0; k < GROUP; k++) {
+            floats weight[PARTS];
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; p++) weight[p] = tile.column(g, k, p);
+#pragma GCC unroll 8
+            for (int i = 0; i < MB; i++)
+#pragma GCC unroll 4
+                for (int p = 0; p < PARTS; p++) sum[i][p] = fused(weight[p], all(x[k * MB + i]), sum[i][p]);
         }
-        for (int i = 0; i < MB; i++) {
-            const f32x16 part = (sum[i][0] + sum[i][1]) + (sum[i][2] + sum[i][3]);
-            if constexpr (L::grouped)
-                total[i] = multiply_add(part, load_halves(tile + g * L::scale_bytes), total[i]);
-            else
-                total[i] += part;
-            if constexpr (L::affine)
-                total[i] = multiply_add(middle(tile + g * L::scale_bytes),
-                                        splat(in.sums[(m + i) * groups + g]), total[i]);
+        for (int p = 0; p < PARTS; p++) {
+            const floats scale = L::grouped ? tile.header.scale(g, p) : all(1.0f);
+            for (int i = 0; i < MB; i++) {
+                total[i][p] = L::grouped ? fused(sum[i][p], scale, total[i][p]) : total[i][p] + sum[i][p];
+                if constexpr (L::affine)
+                    total[i][p] = fused(tile.header.middle(g, p), all(in.sums[m * groups + g * MB + i]), total[i][p]);
+            }
         }
     }
     for (int i = 0; i < MB; i++) {
-        if constexpr (!L::grouped) total[i] *= load<f32x16>(tile);
-        write(y + (m + i) * y_stride, total[i], rows);
+        for (int p = 0; p < PARTS; p++)
+            if constexpr (!L::grouped) total[i][p] *= tile.header.of_row(p);
+        write_lanes(y + (m + i) * y_stride, total[i], rows);
     }
 }
 
 // The same with int8 activations: integer sums within a group, one float32 chain across groups.
 template <Format F, int MB>
-INLINE void fast_tile(const uint8_t* tile, const Activations& in, float* y, int64_t y_stride, int64_t m, int64_t groups,
-                      int64_t rows) {
+INLINE void fast_block(const Tile<F>& tile, const Activations& in, float* y, int64_t y_stride, int64_t m, int64_t groups,
+                       int64_t rows) {
     using L = Layout<F>;
-    const uint8_t* codes = tile + L::header(groups);
-    fetch_header(tile, L::header(groups));
-    f32x16 total[MB] = {};
-    for (int64_t g = 0; g < groups; g++) {
-        i32x16 sum[MB][2];
-        for (int i = 0; i < MB; i++) {
-            sum[i][0] = splat(in.offsets[(m + i) * groups + g]);
-            sum[i][1] = i32x16{};
-        }
-        for (int w = 0; w < L::words; w++, codes += 64) {
-            __builtin_prefetch(codes + AHEAD);
-            const u32x16 word = load<u32x16>(codes);
+    floats total[MB][PARTS] = {};
+    const int32_t* x = in.codes + m * groups * CELLS;
+    for (int64_t g = 0; g < groups; g++, x += CELLS * MB) {
+        const int64_t first = m * groups + g * MB;
+        tile.fetch(g);
+        ints sum[MB][PARTS];
+        for (int i = 0; i < MB; i++)
+            for (int p = 0; p < PARTS; p++) sum[i][p] = all(in.offsets[first + i]);
+#pragma GCC unroll 16
+        for (int c = 0; c < CELLS; c++) {
+            ints weight[PARTS];
 #pragma GCC unroll 4
-            for (int i = 0; i < MB; i++) {
-                const int32_t* x = in.codes + ((m + i) * groups + g) * 8;
-                if constexpr (L::four_bits) {
-                    sum[i][0] = dot4(sum[i][0], word & 0x0f0f0f0f, splat(x[2 * w]));
-                    sum[i][1] = dot4(sum[i][1], (word >> 4) & 0x0f0f0f0f, splat(x[2 * w + 1]));
-                } else {
-                    sum[i][w & 1] = dot4(sum[i][w & 1], word, splat(x[w]));
-                }
-            }
+            for (int p = 0; p < PARTS; p++) weight[p] = tile.cell(g, c, p);
+#pragma GCC unroll 8
+            for (int i = 0; i < MB; i++)
+#pragma GCC unroll 4
+                for (int p = 0; p < PARTS; p++) sum[i][p] = add_products(sum[i][p], weight[p], all(x[c * MB + i]));
         }
-        for (int i = 0; i < MB; i++) {
-            const f32x16 part = to_float(sum[i][0] + sum[i][1]);
-            f32x16 scale = splat(in.scales[(m + i) * groups + g]);
-            if constexpr (L::grouped) scale *= load_halves(tile + g * L::scale_bytes);
-            total[i] = multiply_add(part, scale, total[i]);
-            if constexpr (L::affine)
-                total[i] = multiply_add(middle(tile + g * L::scale_bytes),
-                                        splat(in.sums[(m + i) * groups + g]), total[i]);
+        for (int p = 0; p < PARTS; p++) {
+            const floats scale = L::grouped ? tile.header.scale(g, p) : all(1.0f);
+            for (int i = 0; i < MB; i++) {
+                const floats step = all(in.scales[first + i]);
+                total[i][p] = fused(floats_of(sum[i][p]), L::grouped ? scale * step : step, total[i][p]);
+                if constexpr (L::affine)
+                    total[i][p] = fused(tile.header.middle(g, p), all(in.sums[first + i]), total[i][p]);
+            }
         }
     }
     for (int i = 0; i < MB; i++) {
-        if constexpr (!L::grouped) total[i] *= load<f32x16>(tile);
-        write(y + (m + i) * y_stride, total[i], rows);
+        for (int p = 0; p < PARTS; p++)
+            if constexpr (!L::grouped) total[i][p] *= tile.header.of_row(p);
+        write_lanes(y + (m + i) * y_stride, total[i], rows);
     }
 }
 
 template <Format F, bool FAST>
-void tile_rows(const uint8_t* tile, const Activations& in, float* y, int64_t y_stride, int64_t M, int64_t groups,
+void tile_rows(const Tile<F>& tile, const Activations& in, float* y, int64_t y_stride, int64_t M, int64_t groups,
                int64_t rows) {
-    int64_t m = 0;
-    for (; m + 4 <= M; m += 4) {
+    const auto block = [&](auto size, int64_t m) {
         if constexpr (FAST)
-            fast_tile<F, 4>(tile, in, y, y_stride, m, groups, rows);
+            fast_block<F, decltype(size)::value>(tile, in, y, y_stride, m, groups, rows);
         else
-            exact_tile<F, 4>(tile, in, y, y_stride, m, groups, rows);
-    }
-    for (; m < M; m++) {
-        if constexpr (FAST)
-            fast_tile<F, 1>(tile, in, y, y_stride, m, groups, rows);
-        else
-            exact_tile<F, 1>(tile, in, y, y_stride, m, groups, rows);
-    }
+            exact_block<F, decltype(size)::value>(tile, in, y, y_stride, m, groups, rows);
+    };
+    each_block(M, block);
 }
-
-template <Format F, bool FAST>
-struct Prepared : Activations {
-    float* padded = nullptr;
-    float* group_sums;
-    int32_t *words, *bias;
-    float* steps;
-
-    Prepared(Scratch& scratch, const float* from, int64_t from_stride, int64_t M, int64_t K, int64_t groups) {
-        const bool copy = !FAST && K % GROUP != 0;
-        const size_t cells = (size_t)(M * groups);
-        char* at = scratch.at_least(cells * (GROUP * 4 + 16) + 64);
-        if (copy) padded = (float*)at;
-        words = (int32_t*)at;
-        at += cells * GROUP * 4;
-        group_sums = (float*)at;
-        bias = (int32_t*)(at + cells * 4);
-        steps = (float*)(at + cells * 8);
-        x = copy ? padded : from;
-        stride = copy ? groups * GROUP : from_stride;
-        sums = group_sums, codes = words, offsets = bias, scales = steps;
-    }
-
-    void row(int64_t m, const float* from, int64_t K, int64_t groups) {
-        for (int64_t g = 0; g < groups; g++) {
-            float ragged[GROUP] = {};
-            const float* group = from + g * GROUP;
-            if ((g + 1) * GROUP > K) {
-                std::memcpy(ragged, group, (size_t)(K - g * GROUP) * sizeof(float));
-                group = ragged;
-            }
-            const int64_t cell = m * groups + g;
-            if constexpr (FAST) {
-                quantize_group<F>(group, words + cell * 8, bias + cell, steps + cell, group_sums + cell);
-            } else {
-                if (padded) std::memcpy(padded + cell * GROUP, group, sizeof ragged);
-                if (Layout<F>::affine) group_sums[cell] = sum_group(group);
-            }
-        }
-    }
-};
 
 template <Format F, bool FAST>
 void linear(const uint8_t* tiles, const float* x, int64_t x_stride, float* y, int64_t y_stride, int64_t M, int64_t N,
             int64_t K, int threads) {
     static thread_local Scratch scratch;
     const int64_t groups = (K + GROUP - 1) / GROUP, count = (N + LANES - 1) / LANES;
-    const int64_t bytes = Layout<F>::tile(groups);
-    Prepared<F, FAST> in(scratch, x, x_stride, M, K, groups);
+    const int64_t bytes = Layout<F>::tile(groups), cells = M * groups;
     if (M * count * bytes <= SMALL_WORK) threads = 1;
-    if (FAST || in.padded || Layout<F>::affine) {
-        Pool::run(M < 8 ? 1 : threads, M, [&](int64_t m) { in.row(m, x + m * x_stride, K, groups); });
+    char* at = scratch.at_least((size_t)(cells * (GROUP * 4 + 12) + 64));
+    const auto part = [&](int64_t a_group) { return at += a_group * cells, at - a_group * cells; };
+    Activations in;
+    in.x = (float*)part(FAST ? CELLS * 4 : GROUP * 4);
+    in.codes = (int32_t*)in.x;
+    in.offsets = (int32_t*)part(4), in.scales = (float*)part(4), in.sums = (float*)part(4);
+    if (M == 1 && K % GROUP == 0 && !FAST && !Layout<F>::affine) {
+        in.x = (float*)x;
+    } else {
+        constexpr int64_t whole = 2 * ROWS;  // rows of x a thread takes at a time
+        Pool::run(M < 2 * whole ? 1 : threads, (M + whole - 1) / whole, [&](int64_t c) {
+            prepare<F, FAST>(x, x_stride, K, groups, in, c * whole, std::min(M, (c + 1) * whole));
+        });
     }
     const int64_t chunk = std::max<int64_t>(1, std::min(CHUNK / std::max<int64_t>(1, bytes), count / (2 * threads)));
     Pool::run(threads, (count + chunk - 1) / chunk, [&](int64_t c) {
         for (int64_t t = c * chunk; t < std::min(count, (c + 1) * chunk); t++)
-            tile_rows<F, FAST>(tiles + t * bytes, in, y + t * LANES, y_stride, M, groups, N - t * LANES);
+            tile_rows<F, FAST>(Tile<F>(tiles + t * bytes, groups), in, y + t * LANES, y_stride, M, groups, N - t * LANES);
     });
 }
 
