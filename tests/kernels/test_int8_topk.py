@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecall.kernels.cpp import build
+from rolecall.kernels.dispatch import INTERPRETED
 from rolecall.kernels.int8_topk import Best, int8_topk
 from rolecall.kernels.quantization import QuantizedRows, quantize_rows
 
+from .oracle import needs_loops
+
 BACKENDS = ["torch"] + (["cpp"] if build.available() else [])
+ALL_BACKENDS = [*BACKENDS, *([pytest.param("triton", marks=needs_loops)] if INTERPRETED else [])]
 compiled = pytest.mark.skipif(not build.available(), reason="needs a C++ compiler")
 
 
@@ -93,7 +97,7 @@ def test_where_all_scores_are_equal_the_first_rows_come_first(backend: str) -> N
     assert best.scores.tolist() == [[0.0] * 7]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_a_mask_without_items_leaves_nothing(backend: str) -> None:
     queries, items = draw(100, 64)
     best = int8_topk(queries, items, 3, allowed=torch.zeros(100, dtype=torch.bool), backend=backend)
@@ -111,7 +115,7 @@ def test_a_query_alone_gives_what_it_gives_in_a_batch(backend: str) -> None:
         assert torch.equal(alone.scores[0], whole.scores[b])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_a_prefix_is_scored_first_and_its_best_are_scored_again(backend: str) -> None:
     queries, items = draw(400, 96, 2)
     k, prefix = 10, 32
@@ -124,7 +128,7 @@ def test_a_prefix_is_scored_first_and_its_best_are_scored_again(backend: str) ->
     assert pairs(best) == expected(queries, items, k, kept)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_a_prefix_with_enough_candidates_or_of_all_columns_changes_nothing(backend: str) -> None:
     queries, items = draw(300, 96, 2)
     right = pairs(int8_topk(queries, items, 20, backend=backend))
@@ -132,7 +136,7 @@ def test_a_prefix_with_enough_candidates_or_of_all_columns_changes_nothing(backe
     assert pairs(int8_topk(queries, items, 20, prefix=96, oversample=1, backend=backend)) == right
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_scales_of_the_prefix_replace_those_of_the_items_in_the_first_stage(backend: str) -> None:
     queries, items = draw(300, 96)
     scales = torch.zeros(300)
@@ -143,7 +147,7 @@ def test_scales_of_the_prefix_replace_those_of_the_items_in_the_first_stage(back
     assert set(best.rows[0].tolist()) <= set(range(40, 60))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_rows_with_gaps_between_them_are_read_as_they_lie(backend: str) -> None:
     queries, items = draw(100, 64)
     wide = torch.full((100, 200), 99, dtype=torch.int8)
@@ -152,8 +156,74 @@ def test_rows_with_gaps_between_them_are_read_as_they_lie(backend: str) -> None:
     assert pairs(int8_topk(queries, strided, 9, backend=backend)) == pairs(int8_topk(queries, items, 9))
 
 
+@needs_loops
+@pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1")
+@pytest.mark.parametrize(("count", "width", "batch", "k"), [(300, 40, 2, 3), (600, 70, 17, 20), (9, 33, 1, 12)])
+@pytest.mark.parametrize("masks", ["none", "one", "each"])
+def test_the_triton_kernels_give_the_best_by_score_then_row(
+    count: int, width: int, batch: int, k: int, masks: str
+) -> None:
+    queries, items = draw(count, width, batch)
+    items = QuantizedRows(codes=items.codes.clamp(-1, 1), scales=torch.ones(count))  # many ties
+    mask = torch.rand(batch, count, generator=torch.Generator().manual_seed(k)) < 0.5
+    allowed = {"none": None, "one": mask[0], "each": mask}[masks]
+    best = int8_topk(queries, items, k, allowed=allowed, backend="triton")
+    assert pairs(best) == expected(queries, items, k, allowed)
+
+
+@needs_loops
+@pytest.mark.skipif(not INTERPRETED, reason="needs TRITON_INTERPRET=1")
+@pytest.mark.parametrize("falling", [False, True])
+def test_the_triton_kernels_find_the_best_where_they_lie_side_by_side(falling: bool) -> None:
+    queries, items = draw(700, 32)
+    scores = items.codes.double() @ quantize_rows(queries).codes[0].double() * items.scales
+    order = scores.argsort(descending=falling)
+    items = QuantizedRows(codes=items.codes[order], scales=items.scales[order])
+    ours, right = int8_topk(queries, items, 5, backend="triton"), int8_topk(queries, items, 5, backend="torch")
+    assert torch.equal(ours.rows, right.rows)
+    assert torch.equal(ours.scores, right.scores)
+
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_queries_already_quantised_and_a_given_out_change_nothing(backend: str) -> None:
+    queries, items = draw(100, 64, 2)
+    right = int8_topk(queries, items, 9)
+    out = Best(scores=torch.full((2, 9), 5.0), rows=torch.full((2, 9), 5))
+    assert int8_topk(quantize_rows(queries), items, 9, backend=backend, out=out) is out
+    assert torch.equal(out.rows, right.rows)
+    assert torch.equal(out.scores, right.scores)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_prefix_of_a_third_finds_nine_in_ten_where_the_first_columns_carry_the_most(backend: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = 0.97 ** torch.arange(96)  # as in vectors trained to be cut short
+    items = quantize_rows(torch.randn(5000, 96, generator=generator) * weight)
+    queries = torch.randn(8, 96, generator=generator) * weight
+    right = int8_topk(queries, items, 20, backend=backend).rows
+    found = int8_topk(queries, items, 20, prefix=32, oversample=4, backend=backend).rows
+    recall = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), right.tolist(), strict=True)) / right.numel()
+    assert recall >= 0.9
+
+
+def test_a_compiled_graph_holds_the_operator_and_its_registration_keeps_its_promises() -> None:
+    queries, items = draw(50, 32, 2)
+
+    def search(queries: torch.Tensor) -> torch.Tensor:
+        return int8_topk(queries, items, 4).rows + 1
+
+    assert torch.equal(torch.compile(search, fullgraph=True, backend="aot_eager")(queries), search(queries))
+    best = (torch.empty(2, 4), torch.empty(2, 4, dtype=torch.int64))
+    arguments = (queries, None, items.codes, items.scales, None, 16, None, 3, None, *best)
+    torch.library.opcheck(torch.ops.rolecall.int8_topk.default, arguments)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     queries, items = draw(10, 8)
+    with pytest.raises(ValueError, match="allowed"):
+        int8_topk(queries, items, 2, out=Best(scores=torch.empty(1, 3), rows=torch.empty(1, 3, dtype=torch.int64)))
+    with pytest.raises(ValueError, match="allowed"):
+        int8_topk(QuantizedRows(codes=queries, scales=torch.ones(1)), items, 1)
     with pytest.raises(ValueError, match="allowed"):
         int8_topk(queries[:, :7], items, 1)
     with pytest.raises(ValueError, match="allowed"):
