@@ -57,18 +57,6 @@ from rolecall.kernels.paged_cache import *
 from rolecall.kernels.paged_attention import *
 starts, lengths = torch.tensor([0, 1, 3], dtype=torch.int32), torch.tensor([3, 40], dtype=torch.int32)
 tables = torch.zeros(2, 64, dtype=torch.int32)
-for entries in (torch.bfloat16, torch.int8, torch.float8_e4m3fn):
-    for heads, groups, width, size in ((9, 3, 64, 16), (32, 8, 128, 7)):
-        cache = empty_cache(pages=4, page_size=size, heads=groups, width=width, dtype=entries)
-        q = torch.zeros(3, heads, width, dtype=torch.bfloat16)
-        paged_attention(q[:2], cache, tables, lengths, backend='triton')
-        paged_attention(q, cache, tables, lengths, q_starts=starts, window=9, backend='triton')
-"""
-PAGED = """
-from rolecall.kernels.paged_cache import *
-from rolecall.kernels.paged_attention import *
-starts, lengths = torch.tensor([0, 1, 3], dtype=torch.int32), torch.tensor([3, 40], dtype=torch.int32)
-tables = torch.zeros(2, 64, dtype=torch.int32)
 for entries, heads, groups, width, size in (
     (torch.bfloat16, 9, 3, 64, 16), (torch.int8, 32, 8, 128, 7), (torch.float8_e4m3fn, 32, 8, 128, 16)
 ):
@@ -89,11 +77,36 @@ for entries, heads, groups, width in (
     q, k = (torch.zeros(3, count, width, dtype=torch.bfloat16) for count in (heads, groups))
     rope_and_cache(q, k, k, positions, *rope_tables(8, width), positions, cache, backend='triton')
 """
+GEMM = """
+from rolecall.kernels.int8_gemm import *
+from rolecall.kernels.quantization import *
+for M in (5, 300):
+    int8_gemm(quantize_rows(torch.ones(M, 576)), quantize_rows(torch.ones(192, 576)), backend='triton')
+"""
+TOPK = """
+from rolecall.kernels.int8_topk import *
+from rolecall.kernels.quantization import *
+for width, prefix in ((64, None), (384, 128)):
+    items = quantize_rows(torch.ones(5000, width))
+    queries = quantize_rows(torch.ones(3, width))
+    for allowed in (None, torch.ones(5000, dtype=torch.bool)):
+        int8_topk(queries, items, 5, allowed=allowed, prefix=prefix, backend='triton')
+"""
+FP8 = """
+from rolecall.kernels.fp8_gemm import *
+for M in (5, 300):
+    x, w = torch.ones(M, 576, dtype=torch.bfloat16), quantize_rows_fp8(torch.ones(192, 576))
+    fp8_gemm(quantize_rows_fp8(x), w, dtype=torch.bfloat16, backend='triton')
+    fp8_linear(x, w, backend='triton')
+"""
 PROGRAMS = {name: ROWS.format(module=name, calls=calls) for name, calls in CALLS.items()} | {
     "rope": ROPE,
     "attention": ATTENTION,
     "paged_attention": PAGED,
     "rope_cache": ROPE_CACHE,
+    "int8_gemm": GEMM,
+    "int8_topk": TOPK,
+    "fp8_gemm": FP8,
 }
 
 
