@@ -7,6 +7,10 @@ comes from memory, as in a decode step. Arms take turns, one walk each; ratios a
 `_x`: seconds of `torch.nn.functional.linear` in float32 over ours in exact mode (float32 activations), called as a
 decode loop does (`linear_into`); `_fast_x`: with int8 activations.
 
+The same for 16 rows of x, a decode step of 16 sequences (`_batch16`), and for 256, a prompt (`_prompt`), whose weights
+stay in the cache. `int8_gemm_x`: products of int8 matrices of that prompt, both quantised beforehand, over float32's;
+`int8_gemm_vs_int_mm_x`: over `torch._int_mm`, which has no scales.
+
 `_pct_bandwidth`: bytes of weights a second over those of a plain read of memory by the same threads in the same turn.
 
 Top-k: the best 10,000 of a million int8 rows of 64, against the fastest of torch's ways there: rows made float32
@@ -25,6 +29,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from harness import ROOT, finish
@@ -33,6 +38,7 @@ from torch import Tensor
 sys.path.insert(0, str(ROOT / "infra" / "import_root"))
 
 from rolecall.kernels.cpp import build
+from rolecall.kernels.int8_gemm import int8_gemm
 from rolecall.kernels.int8_topk import int8_topk
 from rolecall.kernels.quantization import dequantize, quantize_rows
 from rolecall.kernels.weight_formats import Format, TiledWeight, quantize_weight, tile_weight
@@ -70,16 +76,19 @@ def main() -> None:
     if not build.available():
         sys.exit("no compiled operators here: install g++, or set CXX")
     with torch.inference_mode():
-        metrics = {**products(options.turns), **topk(options.items, options.turns)}
+        metrics = {
+            **products(options.turns),
+            **batches(options.turns),
+            **prompts(max(3, options.turns // 5)),
+            **topk(options.items, options.turns),
+        }
     finish("kernels_cpu", metrics, goals=GOALS)
 
 
 def products(turns: int) -> dict[str, float]:
     """Speed of the matrix-vector products over float32's, and their share of the memory's bandwidth."""
     least = CACHES * last_level_cache()
-    generator = torch.Generator().manual_seed(0)
-    layer = [torch.randn(N, K, generator=generator) / K**0.5 for N, K in LAYER]
-    inputs = {K: torch.randn(1, K, generator=generator) for _, K in LAYER}
+    layer, inputs = drawn_layer(1)
     tiled = {name: [tile_weight(quantize_weight(w, format)) for w in layer] for name, format in FORMATS.items()}
     arms = {"float32": float_arm(layer, inputs, least), "read": read_arm(least)}
     for name, weights in tiled.items():
@@ -95,6 +104,61 @@ def products(turns: int) -> dict[str, float]:
     for name in ("float32", "int8_gemv_x", "int4_gemv_x"):
         out[f"{name.removesuffix('_gemv_x')}_layer_us"] = statistics.median(arms[name].seconds) * 1e6
     return {**out, **call_costs()}
+
+
+def batches(turns: int) -> dict[str, float]:
+    """Speed of products with 16 rows over float32's; weights come from memory."""
+    return several_rows("batch16", 16, CACHES * last_level_cache(), turns)
+
+
+def prompts(turns: int) -> dict[str, float]:
+    """Speed of products with 256 rows over float32's."""
+    return {**several_rows("prompt", 256, 1, turns), **gemms(256, turns)}
+
+
+def several_rows(name: str, rows: int, least: int, turns: int) -> dict[str, float]:
+    layer, inputs = drawn_layer(rows)
+    arms = {"float32": float_arm(layer, inputs, least)}
+    for kind, format in (("int8", "int8_channel"), ("int4", "int4_group")):
+        tiled = [tile_weight(quantize_weight(w, cast(Format, format))) for w in layer]
+        arms[f"{kind}_{name}_x"] = tiled_arm(tiled, inputs, least, fast=False)
+        arms[f"{kind}_{name}_fast_x"] = tiled_arm(tiled, inputs, least, fast=True)
+    take_turns(arms, turns)
+    out = {key: ratio(arms["float32"].seconds, arm.seconds) for key, arm in arms.items() if key != "float32"}
+    return {**out, f"float32_{name}_layer_us": statistics.median(arms["float32"].seconds) * 1e6}
+
+
+def gemms(rows: int, turns: int) -> dict[str, float]:
+    layer, inputs = drawn_layer(rows)
+    weights = [quantize_rows(w) for w in layer]
+    codes = {K: quantize_rows(x) for K, x in inputs.items()}
+    outs = [torch.empty(rows, len(w)) for w in layer]
+
+    def ours() -> None:
+        for weight, out in zip(weights, outs, strict=True):
+            int8_gemm(codes[weight.codes.shape[1]], weight, out=out)
+
+    def torchs() -> None:
+        for weight in weights:
+            torch._int_mm(codes[weight.codes.shape[1]].codes, weight.codes.t())
+
+    arms = {
+        "float32": float_arm(layer, inputs, 1),
+        "ours": Arm(walk=ours, seconds=[]),
+        "int_mm": Arm(walk=torchs, seconds=[]),
+    }
+    take_turns(arms, turns)
+    return {
+        "int8_gemm_x": ratio(arms["float32"].seconds, arms["ours"].seconds),
+        "int8_gemm_vs_int_mm_x": ratio(arms["int_mm"].seconds, arms["ours"].seconds),
+    }
+
+
+def drawn_layer(rows: int) -> tuple[list[Tensor], dict[int, Tensor]]:
+    """Weights of a layer, and x of so many rows by its columns."""
+    generator = torch.Generator().manual_seed(0)
+    layer = [torch.randn(N, K, generator=generator) / K**0.5 for N, K in LAYER]
+    return layer, {K: torch.randn(rows, K, generator=generator) for _, K in LAYER}
 
 
 def float_arm(layer: Sequence[Tensor], inputs: dict[int, Tensor], least: int) -> Arm:
@@ -118,7 +182,7 @@ def tiled_arm(layer: Sequence[TiledWeight], inputs: dict[int, Tensor], least: in
         for _ in range(copies)
         for w in layer
     ]
-    outs = {weight.rows: torch.empty(1, weight.rows) for weight in layer}
+    outs = {weight.rows: torch.empty(len(inputs[weight.columns]), weight.rows) for weight in layer}
     threads = torch.get_num_threads()
 
     def walk() -> None:
