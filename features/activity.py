@@ -166,7 +166,8 @@ def _states(
     types = {feature.name: _TYPES[feature.kind] for feature in features}
     schema = {"candidate_id": pl.String, "event_timestamp": pl.Int64, **{name: types[name] for name in columns}}
     blocks = [
-        pl.DataFrame(rows, schema=schema, orient="row") for rows in _in_blocks(_dumps(told.iter_rows(), begin, first))
+        pl.DataFrame(list(zip(*rows, strict=True)), schema=schema, orient="col")
+        for rows in _in_blocks(_dumps(told.iter_rows(), begin, first))
     ]
     frame = pl.concat([pl.DataFrame(schema=schema), *blocks])
     return frame.with_columns((pl.col("event_timestamp") + 1).cast(TIMESTAMP))

@@ -78,6 +78,8 @@ class ActivityState:
     applied_us: int | None = None
     until_us: int | None = None
     _packed: tuple[int, str, str] | None = None
+    _today: dict[str, str] = field(default_factory=dict)
+    _held: int = 0
 
     @classmethod
     def of(cls, row: Row) -> ActivityState:
@@ -96,6 +98,7 @@ class ActivityState:
             for line in _lines(row.get(column)):
                 day, shown, kinds, job_id = line.split(" ", 3)
                 state.seen.setdefault(int(day), {})[_unescaped(job_id)] = Sighting(int(shown), int(kinds))
+                state._held += 1
         return state
 
     def take(self, kind: str, job_id: str, at_us: int) -> None:
@@ -107,7 +110,11 @@ class ActivityState:
             self._packed = None
         self.days.setdefault(day, [0] * len(COUNTED))[_PLACE[kind]] += 1
         seen = self.seen.setdefault(day, {})
-        seen[job_id] = seen.get(job_id, _UNSEEN).with_event(kind)
+        known = seen.get(job_id)
+        self._held += known is None
+        seen[job_id] = now = (known or _UNSEEN).with_event(kind)
+        if self._packed is not None and day == self._packed[0]:
+            self._today[job_id] = _sighting(day, job_id, now)
         self.until_us = _newer(self.until_us, at_us)
         if kind == "impression":
             self.shown_us = _newer(self.shown_us, at_us)
@@ -117,18 +124,15 @@ class ActivityState:
 
     def row(self) -> tuple[object, ...]:
         """STATE_COLUMNS of `candidate_activity` as of the newest event."""
-        until = self.until_us or 0
-        day = until // DAY_US
-        self._forget(day)
-        if self._packed is None or self._packed[0] != day:
-            before = "\n".join(_counts(one, self.days[one]) for one in sorted(self.days) if one < day)
-            seen = "\n".join(_sightings(one, self.seen[one]) for one in sorted(self.seen) if one < day)
-            self._packed = (day, before, seen)
+        day = (self.until_us or 0) // DAY_US
+        if self._packed is None or self._packed[0] != day or self._held > MAX_SEEN:
+            self._pack(day)
+        _, before, seen = self._packed or (day, "", "")
         return (
-            self._packed[1],
+            before,
             _counts(day, self.days[day]) if day in self.days else "",
-            self._packed[2],
-            _sightings(day, self.seen.get(day, {})),
+            seen,
+            "\n".join(self._today.values()),
             float(self.applies),
             self.shown_us,
             self.applied_us,
@@ -169,6 +173,15 @@ class ActivityState:
         kept = [counts for day, counts in self.days.items() if day > today - days]
         return [sum(column) for column in zip(*kept, strict=True)] or [0] * len(COUNTED)
 
+    def _pack(self, day: int) -> None:
+        """Write down all days but this one, and what was sighted on it, once: only a newer event, one of an earlier day
+        or too many sightings change them, and each further event of the day changes one line."""
+        self._forget(day)
+        before = "\n".join(_counts(one, self.days[one]) for one in sorted(self.days) if one < day)
+        seen = "\n".join(_sightings(one, self.seen[one]) for one in sorted(self.seen) if one < day)
+        self._packed = (day, before, seen)
+        self._today = {job_id: _sighting(day, job_id, one) for job_id, one in self.seen.get(day, {}).items()}
+
     def _forget(self, day: int) -> None:
         for one in [one for one in self.days if one <= day - _KEPT_DAYS]:
             del self.days[one]
@@ -176,10 +189,10 @@ class ActivityState:
             del self.seen[one]
         while sum(map(len, self.seen.values())) > MAX_SEEN and len(self.seen) > 1:
             del self.seen[min(self.seen)]
-            self._packed = None
         for jobs in self.seen.values():  # more in one day: a row at each instant of it must not grow without end
             for job_id in list(itertools.islice(jobs, max(0, len(jobs) - MAX_SEEN))):
                 del jobs[job_id]
+        self._held = sum(map(len, self.seen.values()))
 
 
 ACTIVITY_STATE_COLUMNS = (
@@ -324,7 +337,11 @@ def _counts(day: int, counts: list[int]) -> str:
 
 
 def _sightings(day: int, jobs: Mapping[str, Sighting]) -> str:
-    return "\n".join(f"{day} {one.shown} {one.kinds} {_escaped(job_id)}" for job_id, one in jobs.items())
+    return "\n".join(_sighting(day, job_id, one) for job_id, one in jobs.items())
+
+
+def _sighting(day: int, job_id: str, one: Sighting) -> str:
+    return f"{day} {one.shown} {one.kinds} {_escaped(job_id)}"
 
 
 def _lines(text: object) -> list[str]:
@@ -332,7 +349,7 @@ def _lines(text: object) -> list[str]:
 
 
 def _escaped(job_id: str) -> str:
-    return job_id.replace("%", "%25").replace("\n", "%0A")
+    return job_id.replace("%", "%25").replace("\n", "%0A") if "%" in job_id or "\n" in job_id else job_id
 
 
 def _unescaped(job_id: str) -> str:

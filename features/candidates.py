@@ -14,13 +14,13 @@ from typing import Any, Protocol
 from rolecall.features.activity import PROFILE_TEXT_COLUMNS
 from rolecall.features.candidate_state import ACTIVITY_STATE_COLUMNS, ActivityState, HistoryState
 from rolecall.features.context import CandidateContext
-from rolecall.features.views import candidate_feature_columns
+from rolecall.features.views import PROFILE_AT, VIEWS, candidate_feature_columns
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _UNBOUNDED = 1_000_000
 _RANKED = frozenset(candidate_feature_columns("ranker_full"))
-_NOT_KNOWING = frozenset(ACTIVITY_STATE_COLUMNS)
+_NOT_KNOWING = frozenset((*ACTIVITY_STATE_COLUMNS, PROFILE_AT, *(view.counted for view in VIEWS if view.counted)))
 
 
 class CandidateEvent(Protocol):
@@ -42,11 +42,13 @@ def candidate_context(
     *,
     at: datetime,
     events: Sequence[CandidateEvent] = (),
+    history_events: Sequence[CandidateEvent] | None = None,
     history_length: int | None = None,
 ) -> CandidateContext:
     """The candidate as known at `at`: the row, and those of the candidate's own `events` that lie before `at`.
 
-    `events` are such as the row does not count yet; their order does not matter.
+    `events` are such as the row's activity does not count yet; `history_events` such as its history does not (None:
+    the same). Of two at one instant the one given later is the later.
 
     `known` is False where no profile is recorded and nothing was done; to be shown something makes nobody known.
     `history_length`: the setting; needed where there are events.
@@ -54,10 +56,10 @@ def candidate_context(
     history = HistoryState.of(row, length=history_length or _UNBOUNDED)
     activity = ActivityState.of(row)
     instant = microseconds(at)
-    for event in sorted((one for one in events if one.occurred_at < at), key=lambda one: one.occurred_at):
-        happened = microseconds(event.occurred_at)
-        history.take(event.kind, event.job_id, happened, event.dwell_seconds)
-        activity.take(event.kind, event.job_id, happened)
+    for event in _until(events, at):
+        activity.take(event.kind, event.job_id, microseconds(event.occurred_at))
+    for event in _until(events if history_events is None else history_events, at):
+        history.take(event.kind, event.job_id, microseconds(event.occurred_at), event.dwell_seconds)
     texts = {name: row.get(name) or None for name in PROFILE_TEXT_COLUMNS if name != "resume_text"}
     numbers = history.activity(instant) | activity.activity(instant)
     told = any(value is not None for name, value in row.items() if name not in _NOT_KNOWING)
@@ -74,8 +76,13 @@ def candidate_context(
         dismissed=frozenset(history.dismissed),
         activity={name: number for name, number in numbers.items() if name in _RANKED},
         sightings=activity.sightings(instant),
+        profile_us=row.get(PROFILE_AT),
         **texts,
     )
+
+
+def _until(events: Sequence[CandidateEvent], at: datetime) -> list[CandidateEvent]:
+    return sorted((one for one in events if one.occurred_at < at), key=lambda one: one.occurred_at)
 
 
 def microseconds(at: datetime) -> int:

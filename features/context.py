@@ -17,7 +17,8 @@ class CandidateContext:
     `applied`, `dismissed`: ids for the re-rank policy. `activity`: numeric features of the feature
     views, by column name; a name that is absent is missing (NaN), never zero. `sightings`: by job id, what the
     candidate was shown and did in the last days.
-    `known`: False for an inline profile and for an id no table has.
+    `known`: False for an inline profile and for an id no table has. `profile_us`: since when the stored profile holds,
+    microseconds since 1970, where the online store told it: which version was read, and nothing of what it says.
     """
 
     candidate_id: str | None = None
@@ -36,6 +37,7 @@ class CandidateContext:
     dismissed: frozenset[str] = frozenset()
     activity: Mapping[str, float] = field(default_factory=dict)
     sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    profile_us: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,7 +96,7 @@ class FeastRepository:
             project=PROJECT,
             provider="local",
             registry={"registry_type": "sql", "path": self._own_registry(), "cache_ttl_seconds": 0},
-            offline_store={"type": "rolecall.features.asof.AsofOfflineStore"},
+            offline_store=self._offline_config(),
             online_store=self._online_config(),
             entity_key_serialization_version=3,
             repo_path=self.home,
@@ -119,6 +119,15 @@ class FeastRepository:
     def online_file(self) -> Path:
         """The file of the SQLite online store."""
         return self.home / "online.db"
+
+    def _offline_config(self) -> dict[str, object]:
+        """Spilled rows name people: they go where an erasure looks for what a killed process left."""
+        scratch = self.home.parent / "scratch"
+        return {
+            "type": "rolecall.features.asof.AsofOfflineStore",
+            "memory": self.settings.memory,
+            "scratch": str(scratch),
+        }
 
     def _online_config(self) -> dict[str, object]:
         if self.settings.online_store == "redis":

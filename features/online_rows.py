@@ -19,6 +19,10 @@ EVENT = "event_timestamp"
 _STRING = 2
 """ValueType.STRING in Feast's protobuf."""
 
+COUNTED_VALUE = "_counted"
+"""Beside a view's columns in its row: up to which event of the log it counts what was posted. Written with the row in
+one step, so whatever happened to a run, each row says itself what it counts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stamp:
@@ -56,9 +60,14 @@ def given_rows(rows: pl.DataFrame, view: ViewShape) -> pl.DataFrame:
 
 def entity_keys(view: ViewShape, ids: Sequence[str]) -> list[bytes]:
     """Keys as Feast writes them (serialisation version 3, one text join key)."""
-    name = join_key(view).encode()
-    prefix = struct.pack("<III", 1, _STRING, len(name)) + name + struct.pack("<I", _STRING)
+    prefix = key_prefix(view)
     return [prefix + struct.pack("<I", len(text)) + text for text in (one.encode() for one in ids)]
+
+
+def key_prefix(view: ViewShape) -> bytes:
+    """With what the key of every entity of the view begins."""
+    name = join_key(view).encode()
+    return struct.pack("<III", 1, _STRING, len(name)) + name + struct.pack("<I", _STRING)
 
 
 def stamps(rows: pl.DataFrame, view: ViewShape) -> list[Stamp]:
@@ -71,15 +80,23 @@ def stamps(rows: pl.DataFrame, view: ViewShape) -> list[Stamp]:
     ]
 
 
-def to_feast(rows: pl.DataFrame, view: ViewShape) -> Iterator[tuple[Any, dict[str, Any], datetime, None]]:
-    """Rows as `online_write_batch` of Feast's online stores takes them. What is null is written as an unset value."""
+def to_feast(
+    rows: pl.DataFrame, view: ViewShape, *, counted: int | None = None
+) -> Iterator[tuple[Any, dict[str, Any], datetime, None]]:
+    """Rows as `online_write_batch` of Feast's online stores takes them. What is null is written as an unset value.
+
+    `counted`: up to which event of the log rows that count events do so.
+    """
     from feast.protos.feast.types.Value_pb2 import StringList, Value
 
     makers: dict[str, Any] = {name: lambda v: Value(string_list_val=StringList(val=v)) for name in view.lists}
     makers |= {name: lambda v: Value(string_val=v) for name in view.texts}
     makers |= {name: lambda v: Value(double_val=v) for name in view.numbers}
+    mark = {}
+    if view.counted:
+        mark[COUNTED_VALUE] = Value() if counted is None else Value(int64_val=counted)
     for row in rows.iter_rows(named=True):
-        values = {name: Value() if row[name] is None else make(row[name]) for name, make in makers.items()}
+        values = {name: Value() if row[name] is None else make(row[name]) for name, make in makers.items()} | mark
         yield entity_of(view, row[join_key(view)]), values, row[EVENT], None
 
 

@@ -8,7 +8,7 @@ passes over a row whose instant is not newer, so writing is decided here (`onlin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from rolecall.features.candidates import microseconds
 from rolecall.features.feast_repository import PROJECT, FeastRepository, quiet
 from rolecall.features.online_journal import Journal, open_journal
 from rolecall.features.online_rows import (
+    COUNTED_VALUE,
     Stamp,
     entity_keys,
     entity_of,
@@ -32,13 +34,11 @@ from rolecall.features.online_rows import (
     to_feast,
 )
 from rolecall.features.stamped_columns import StampedColumns, stamped
-from rolecall.features.views import CONSENT_VIEW, VIEWS, ViewShape, service_views
+from rolecall.features.views import CONSENT_VIEW, PROFILE_AT, VIEWS, ViewShape, service_views
 from rolecall.platform.errors import InputError
 from rolecall.platform.settings import FeatureSettings
 
 Row = Mapping[str, object]
-COUNTED = "features:counted"
-"""Watermark in the event log up to which events are in the tables that the stored rows were computed from."""
 
 _READ = 5_000
 _WRITE = 2_000
@@ -46,11 +46,26 @@ _NO_KEY = ""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """What a run is pinned to. `counted`: the event log's sequence number up to which events are in its tables;
+    `versions`: of the tables; `held`: by view the keys that their tables hold (absent: all that have a row);
+    `touched`: candidates of whom something was posted since the store was last told.
+    """
+
+    counted: int | None = None
+    versions: Mapping[str, int | None] = field(default_factory=dict)
+    held: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    touched: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Materialized:
-    """What a run told the online store. `newest`: keys a view that have a row; `written`: those it did not know."""
+    """What a run told the online store. `newest`: keys a view that have a row; `written`: those it did not know;
+    `removed`: those whose tables have them no longer."""
 
     newest: Mapping[str, int]
     written: Mapping[str, int]
+    removed: Mapping[str, int]
 
 
 class OnlineStore:
@@ -63,22 +78,59 @@ class OnlineStore:
     def _journal(self) -> Journal:
         return open_journal(self._feast.online_file, self._feast.settings, PROJECT)
 
-    def materialize(self, as_of: datetime, *, consents: pl.DataFrame | None = None) -> Materialized | None:
+    def materialize(
+        self, as_of: datetime, *, consents: pl.DataFrame | None = None, known: Knowledge | None = None
+    ) -> Materialized | None:
         """Tell the online store every view's newest rows up to `as_of`, as far as it does not know them.
 
         Every row of the sources is looked at, so one that arrived late is not missed; a row older than the stored one
-        is not written. `consents`: rows of `candidate_consent` that hold in place of the sources'. None, and nothing
-        is written, where the store already holds a later day: a backfill must not serve the past.
+        is not written. A row whose key the sources, or the tables behind them, no longer hold is removed, unless it
+        was told from later tables than `known` names. `consents`: rows of `candidate_consent` that hold in place of
+        the sources'. None, and nothing is written, where the store already holds a later day, or the same day with
+        more events: a backfill must not serve the past.
         """
-        through = self._journal.through()
-        if through is not None and through > as_of:
+        known = known or Knowledge()
+        if self._knows_more(as_of, known):
             return None
-        newest = {view: newest_rows(self._feast.source_path(view.name), view, as_of) for view in VIEWS}
+        newest = {view: self._newest(view, as_of, known) for view in VIEWS}
         if consents is not None:
             newest[CONSENT_VIEW] = _instead(newest[CONSENT_VIEW], given_rows(consents, CONSENT_VIEW))
-        written = {view.name: self._tell(view, rows) for view, rows in newest.items()}
-        self._journal.advance(as_of)
-        return Materialized(newest={view.name: rows.height for view, rows in newest.items()}, written=written)
+        written, removed = {}, {}
+        for view, rows in newest.items():
+            written[view.name] = self._tell(view, rows, known)
+            removed[view.name] = self._remove_vanished(view, rows, as_of, known)
+        self._journal.advance(as_of, counted=known.counted)
+        sizes = {view.name: rows.height for view, rows in newest.items()}
+        return Materialized(newest=sizes, written=written, removed=removed)
+
+    def _knows_more(self, as_of: datetime, known: Knowledge) -> bool:
+        """Whether what is stored was told by somebody who knew more."""
+        through, counted = self._journal.through(), self._journal.counted()
+        if through is None or through < as_of:
+            return False
+        return through > as_of or (known.counted is not None and counted is not None and known.counted < counted)
+
+    def _newest(self, view: ViewShape, as_of: datetime, known: Knowledge) -> pl.DataFrame:
+        rows = newest_rows(self._feast.source_path(view.name), view, as_of)
+        held = known.held.get(view.name)
+        return rows if held is None else rows.filter(pl.col(join_key(view)).is_in(list(held)))
+
+    def _remove_vanished(self, view: ViewShape, rows: pl.DataFrame, as_of: datetime, known: Knowledge) -> int:
+        """Remove rows up to `as_of` that the sources have no longer. Returns how many; none where the run cannot tell,
+        because it names no table, or the rows come from a later version of it."""
+        version = known.versions.get(view.source.table)
+        if version is None:
+            return 0
+        there, last = {*entity_keys(view, rows[join_key(view)].to_list())}, microseconds(as_of)
+        with self._journal.locked(view.name):
+            if (self._journal.table(view.name) or 0) > version:
+                return 0
+            gone = [key for key, stamp in self._journal.written(view) if key not in there and stamp.event_us <= last]
+            with self._feast.lock, quiet():
+                self._feast.online(view.name)  # the view's table is there
+            self._journal.remove(view, gone)
+            self._journal.told_from(view.name, version)
+        return len(gone)
 
     def publish(self, as_of: datetime) -> None:
         """Tell Feast's own tools, through the registry that outlives the process, what is online up to `as_of`."""
@@ -89,6 +141,10 @@ class OnlineStore:
         """The day whose rows are online; None before the first run."""
         return self._journal.through()
 
+    def counted_through(self) -> int | None:
+        """Up to which event of the log the rows of the last whole day count what was posted; None where unknown."""
+        return self._journal.counted()
+
     def write_consents(self, consents: pl.DataFrame) -> bool:
         """Put rows of `candidate_consent` online at once, whatever their instants: the newest word of each candidate.
 
@@ -96,34 +152,46 @@ class OnlineStore:
         """
         if self._journal.through() is None:
             return False
-        self._tell(CONSENT_VIEW, given_rows(consents, CONSENT_VIEW))
+        self._tell(CONSENT_VIEW, given_rows(consents, CONSENT_VIEW), Knowledge())
         return True
 
-    def _tell(self, view: ViewShape, rows: pl.DataFrame) -> int:
+    def _tell(self, view: ViewShape, rows: pl.DataFrame, known: Knowledge) -> int:
         """Write the rows that the store does not know. Returns how many.
 
         Of consents the last word counts, not the latest instant: a profile may be corrected under an earlier time.
+        Of candidates with posted events the row is written as it is, too: it counts them now.
         """
-        keys, given = entity_keys(view, rows[join_key(view)].to_list()), stamps(rows, view)
-        any_order = view is CONSENT_VIEW
+        names = rows[join_key(view)].to_list()
+        keys, given = entity_keys(view, names), stamps(rows, view)
+        any_order, touched = view is CONSENT_VIEW, known.touched if view.counted else frozenset()
         with self._journal.locked(view.name):
-            known = self._journal.stamps(view.name, keys)
-            wanted = [place for place, now in enumerate(given) if _is_news(now, known[place], any_order=any_order)]
+            told = self._journal.stamps(view.name, keys)
+            wanted = [
+                place
+                for place, now in enumerate(given)
+                if _is_news(now, told[place], any_order=any_order) or (names[place] in touched and now == told[place])
+            ]
             for start in range(0, len(wanted), _WRITE):
                 batch = wanted[start : start + _WRITE]
-                self._write(view, rows[batch])
+                self._write(view, rows[batch], known.counted)
                 self._journal.remember(view.name, {keys[place]: given[place] for place in batch})
         return len(wanted)
 
-    def _write(self, view: ViewShape, rows: pl.DataFrame) -> None:
+    def _write(self, view: ViewShape, rows: pl.DataFrame, counted: int | None) -> None:
         with self._feast.lock, quiet():
             store, table = self._feast.online(view.name)
-            store.online_write_batch(self._feast.memory.config, table, list(to_feast(rows, view)), None)
+            told = list(to_feast(rows, view, counted=counted))
+            store.online_write_batch(self._feast.memory.config, table, told, None)
 
     def online_candidates(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
-        """Feature rows of the candidates, in order; a value past its view's ttl, or later than `at`, is None."""
+        """Feature rows of the candidates, in order; a value past its view's ttl, or later than `at`, is None.
+
+        Beside the columns each row tells under the names `ViewShape.counted` up to which event of the log it counts
+        what was posted, and under `PROFILE_AT` which version of the profile it holds. Views are read in the opposite order of their writing: where a run is at work, a row without a
+        history is one that had none when its activity was written.
+        """
         views = tuple(view for view in service_views("ranker_full") if view.entity == "candidate")
-        return self._online_rows(views, candidate_ids, at)
+        return self._online_rows(views[::-1], candidate_ids, at)
 
     def online_consent(self, candidate_ids: Sequence[str], *, at: datetime) -> list[Row]:
         """What the candidates allow, in order: `consent`, `visibility`, `hidden_from`, each None where unknown.
@@ -167,20 +235,26 @@ class OnlineStore:
     def _online(
         self, views: Sequence[ViewShape], key: str, ids: Sequence[str], at: datetime
     ) -> dict[str, list[object]]:
-        read: dict[str, list[object]] = {name: [] for view in views for name in view.columns}
-        for start in range(0, len(ids), _READ):
-            for view in views:
+        read: dict[str, list[object]] = {}
+        for view in views:
+            named = {name: name for name in view.columns} | ({view.counted: COUNTED_VALUE} if view.counted else {})
+            read |= {name: [] for name in named}
+            for start in range(0, len(ids), _READ):
                 for stamp, values in self._read(view, ids[start : start + _READ]):
                     fresh = values if _is_fresh(stamp, view, at) else {}
-                    for name in view.columns:
-                        read[name].append(from_feast(fresh[name]) if name in fresh else None)
+                    for name, stored in named.items():
+                        read[name].append(from_feast(fresh[stored]) if stored in fresh else None)
+                    if view.name == PROFILE_AT.partition(":")[0]:
+                        since = microseconds(stamp) if stamp and any(map(_is_set, fresh.values())) else None
+                        read.setdefault(PROFILE_AT, []).append(since)
         return read
 
     def _read(self, view: ViewShape, ids: Sequence[str]) -> Sequence[tuple[datetime | None, Mapping[str, Any]]]:
         entities = [entity_of(view, name) for name in ids]
         with self._feast.lock:
             store, table = self._feast.online(view.name)
-            read = store.online_read(self._feast.memory.config, table, entities, list(view.columns))
+            wanted = [*view.columns, COUNTED_VALUE] if view.counted else list(view.columns)
+            read = store.online_read(self._feast.memory.config, table, entities, wanted)
         return [(stamp, values or {}) for stamp, values in read]
 
 
@@ -193,6 +267,10 @@ def _is_news(given: Stamp, known: Stamp | None, *, any_order: bool) -> bool:
     if known is None:
         return True
     return given != known and (any_order or given.event_us >= known.event_us)
+
+
+def _is_set(value: Any) -> bool:
+    return value.WhichOneof("val") is not None
 
 
 def _is_fresh(stamp: datetime | None, view: ViewShape, at: datetime) -> bool:

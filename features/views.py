@@ -54,9 +54,18 @@ class ViewShape:
         return (*stored, *(f.name for f in self.derived if not f.internal))
 
     @property
+    def counted(self) -> str | None:
+        """Under which name a candidate's row read online tells up to which event of the log it counts what was posted;
+        None for a view that counts none of a candidate's events."""
+        return f"{self.name}:counted" if self.entity == "candidate" and self.source.table == EVENTS.name else None
+
+    @property
     def columns(self) -> tuple[str, ...]:
         return (*self.lists, *self.texts, *self.numbers)
 
+
+PROFILE_AT = "candidate_profile:at"
+"""Under which name a candidate's row read online tells since when its profile holds, in microseconds; None without one."""
 
 _PROFILE_SOURCE = ("candidate_id", "updated_at", *names(view_features.PROFILE), "experience")
 _CANDIDATE_EVENTS = ("event_id", "actor", "candidate_id", "job_id", "kind", "occurred_at")

@@ -30,7 +30,7 @@ def published_settings(settings: Settings) -> dict[str, Any]:
     """The settings that determine a release: no address, no secret, nothing of serving."""
     return {
         "vectors": settings.vectors.model_dump(mode="json", exclude=_SECRETS),
-        "features": settings.features.model_dump(mode="json", exclude=_SECRETS | {"online_store"}),
+        "features": settings.features.model_dump(mode="json", exclude=_SECRETS | {"online_store", "memory"}),
         "embedder": settings.embedder.model_dump(mode="json", exclude={"actors", "batch_size"}),
         "ranking": settings.ranking.model_dump(mode="json"),
         "policy": settings.policy.model_dump(mode="json"),

@@ -114,7 +114,8 @@ class DailySteps:
         return StepResult(
             values={"online": done.online},
             metrics={f"features.{view}": float(rows) for view, rows in done.rows.items()}
-            | {f"online.{view}": float(rows) for view, rows in done.told.items()},
+            | {f"online.{view}": float(rows) for view, rows in done.told.items()}
+            | {f"online.removed.{view}": float(rows) for view, rows in done.removed.items() if rows},
         )
 
     def embed(self, step: StepContext) -> StepResult:

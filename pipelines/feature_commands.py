@@ -111,8 +111,8 @@ def _print_drift(report: DriftReport, everything: bool) -> None:
         ]
         if rows:
             console.print(table(title, rows, _SHIFTS))
-    for source in report.silent:
-        console.print(f"{source}: no rows on this day")
+    for one in report.lost:
+        console.print(f"{one.source} {one.words()}")
 
 
 def _counted(found: list[Documented], release: str | None) -> list[dict[str, Any]]:

@@ -19,12 +19,12 @@ from rolecall.features.activity import (
     job_activity,
     job_profile,
 )
-from rolecall.features.online_store import COUNTED
+from rolecall.features.online_store import Knowledge
 from rolecall.features.schema import CANDIDATES, EMPLOYERS, EVENTS, JOBS
 from rolecall.features.store import FeatureStore
-from rolecall.features.views import ALL_VIEWS, SNAPSHOT_TTL
+from rolecall.features.views import ALL_VIEWS, SNAPSHOT_TTL, VIEWS
 from rolecall.pipelines.knowledge import Versions as Versions
-from rolecall.pipelines.knowledge import Windows, consents_after, consents_since, profiles_as_of, read_as_of
+from rolecall.pipelines.knowledge import Windows, consents_after, consents_since, profiles_as_of, read_as_of, read_ids
 from rolecall.platform.event_log import EventLog
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.settings import Settings
@@ -33,11 +33,13 @@ from rolecall.platform.tables import TableSchema, TableStore
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializeReport:
-    """Rows a view, whether the newest went online (a backfill's do not), and how many the store did not know."""
+    """Rows a view, whether the newest went online (a backfill's do not), how many the store did not know, and how many
+    left it because their tables hold them no longer."""
 
     rows: Mapping[str, int]
     online: bool
     told: Mapping[str, int]
+    removed: Mapping[str, int]
 
 
 def feature_sources(
@@ -79,12 +81,18 @@ def with_later(consents: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
 
 
 def materialize(
-    tables: TableStore, versions: Versions, *, as_of: datetime, settings: Settings, folder: Path, drained: int = 0
+    tables: TableStore,
+    versions: Versions,
+    *,
+    as_of: datetime,
+    settings: Settings,
+    folder: Path,
+    drained: int | None = None,
 ) -> MaterializeReport:
     """Compute every view as of an instant into `folder`, and put the newest rows into the online store.
 
-    `drained`: the event log's sequence number up to which events are in the pinned events table. Readers learn it
-    before the first row is written, so that none counts an event twice; 0 leaves it to the rows' instants.
+    `drained`: the event log's sequence number up to which events are in the pinned events table. Each row is written
+    with it, so that no reader counts an event twice or not at all; None leaves it to the rows' instants.
     """
     sources = feature_sources(
         read_as_of(tables, EVENTS, versions, as_of),
@@ -99,14 +107,34 @@ def materialize(
     rows = write_sources(sources, folder)
     since = candidate_consent(consents_since(tables, versions))  # online already: the pinned rows do not undo it
     store = feature_store(settings, folder)
-    through = store.materialized_through()
-    if drained and (through is None or through <= as_of):
-        EventLog(open_ledger(settings.ledger_url)).advance(COUNTED, drained)
-    online = store.materialize(as_of, consents=since)
+    known = _knowledge(tables, versions, drained, EventLog(open_ledger(settings.ledger_url)), store)
+    online = store.materialize(as_of, consents=since, known=known)
     if online is not None:
         store.publish(as_of)
         publish_consents(settings, CANDIDATES, consents_since(tables, versions))  # ingested while the rows were written
-    return MaterializeReport(rows=rows, online=online is not None, told={} if online is None else online.written)
+    return MaterializeReport(
+        rows=rows,
+        online=online is not None,
+        told={} if online is None else online.written,
+        removed={} if online is None else online.removed,
+    )
+
+
+def _knowledge(
+    tables: TableStore, versions: Versions, drained: int | None, log: EventLog, store: FeatureStore
+) -> Knowledge:
+    """What the online store is told from. A profile or a job's counts outlive its row in the history of profiles and
+    in the events: whoever is asked about today is not answered from them."""
+    keys = {"candidate": CANDIDATES, "job": JOBS}
+    held = {
+        view.name: frozenset(read_ids(tables, keys[view.entity], versions))
+        for view in VIEWS
+        if view.entity in keys and not view.counted and versions.get(keys[view.entity].name) is not None
+    }
+    touched = frozenset[str]()
+    if drained is not None:
+        touched = frozenset(log.candidates_between(store.counted_through() or 0, drained))
+    return Knowledge(counted=drained, versions=versions, held=held, touched=touched)
 
 
 def publish_consents(settings: Settings, schema: TableSchema, rows: pl.DataFrame) -> None:

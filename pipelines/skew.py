@@ -3,9 +3,11 @@
     report = replay(served, store=store, events=EventLog(engine))
     report.shares["activity.engagement_count"]          # 1.0: every answer was computed from this very number
 
-A request is replayed at its own instant; the jobs shown, as of the day their features were online of. What only became
-known after the answer (an event posted later that happened before) cannot have been served: such requests and jobs are
-counted as late, not compared. Counts are all that is told: the report names nobody.
+A request is replayed at its own instant, the profile in the version that was read; the jobs shown, as of the day their
+features were online of. What only became known after the answer (an event posted later that happened before) cannot
+have been served: such requests and jobs are counted as late, not compared. A profile that was changed between the run
+and the answer waits for the next run: how many answers read an older one is told apart (`older_profiles`), and is no
+difference. Counts are all that is told: the report names nobody.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
+from rolecall.features.activity import PROFILE_LIST_COLUMNS, PROFILE_NUMBER_COLUMNS, PROFILE_TEXT_COLUMNS
 from rolecall.features.candidates import candidate_context
 from rolecall.features.served_values import candidate_values, unequal
 from rolecall.features.store import FeatureStore
@@ -35,19 +38,21 @@ SERVICE = "ranker_full"
 
 MOST_REQUESTS = 2_000
 _DAY = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_FEATURES = ("job_id", "employer_id")
 _PAGE = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class SkewReport:
-    """`requests`, `jobs`: compared; `late_requests`, `late_jobs`: not compared. By column the values compared and
-    those that differ."""
+    """`requests`, `jobs`: compared; `late_requests`, `late_jobs`: not compared; `older_profiles`: requests compared with
+    the older profile they read. By column the values compared and those that differ."""
 
     requests: int
     jobs: int
     late_requests: int
     late_jobs: int
+    older_profiles: int
     compared: Mapping[str, int]
     different: Mapping[str, int]
 
@@ -63,7 +68,7 @@ class SkewReport:
         return 1 - sum(self.different.values()) / total if total else 1.0
 
     def to_json(self) -> str:
-        counts = ("requests", "jobs", "late_requests", "late_jobs")
+        counts = ("requests", "jobs", "late_requests", "late_jobs", "older_profiles")
         told = {name: getattr(self, name) for name in counts} | {"equal_share": self.equal_share}
         return json.dumps({**told, "columns": self.shares}, indent=1)
 
@@ -113,7 +118,9 @@ def replay(served: Sequence[ServedRequest], *, store: FeatureStore, events: Even
     asked = [one for one in served if not late.candidate(one)]
     compared: Counter[str] = Counter()
     different: Counter[str] = Counter()
-    for one, row in zip(asked, _replayed_candidates(asked, store), strict=True):
+    older = 0
+    for one, row, now in zip(asked, *_replayed_candidates(asked, store), strict=True):
+        older += row != now
         values = candidate_values(candidate_context(one.candidate_id, row, at=one.at))
         compared.update({*one.candidate, *values})
         different.update(unequal(one.candidate, values))
@@ -126,6 +133,7 @@ def replay(served: Sequence[ServedRequest], *, store: FeatureStore, events: Even
         jobs=len(shown),
         late_requests=len(served) - len(asked),
         late_jobs=passed_over,
+        older_profiles=older,
         compared=dict(compared),
         different=dict(different),
     )
@@ -138,7 +146,12 @@ def skew_step(settings: Settings, step: StepContext) -> StepResult:
     store = feature_store(settings, step.file("features", "views"))
     report = replay(served, store=store, events=EventLog(engine))
     (step.folder / REPORT).write_text(report.to_json(), encoding="utf-8")
-    metrics = {"requests": report.requests, "late": report.late_requests, "equal_share": report.equal_share}
+    metrics = {
+        "requests": report.requests,
+        "late": report.late_requests,
+        "older_profiles": report.older_profiles,
+        "equal_share": report.equal_share,
+    }
     worst = min(report.shares.values(), default=1.0)
     return StepResult(metrics={f"skew.{name}": float(value) for name, value in (metrics | {"worst": worst}).items()})
 
@@ -174,10 +187,22 @@ def _shown(served: Sequence[ServedRequest], late: Late) -> tuple[list[_Shown], i
     return shown, passed_over
 
 
-def _replayed_candidates(asked: Sequence[ServedRequest], store: FeatureStore) -> Sequence[Mapping[str, object]]:
+_Rows = Sequence[Mapping[str, object]]
+
+
+def _replayed_candidates(asked: Sequence[ServedRequest], store: FeatureStore) -> tuple[_Rows, _Rows]:
+    """A row a request: with the profile that was read, and with the one that was known by then."""
     if not asked:
-        return []
-    return store.historical_candidates([one.candidate_id for one in asked], [one.at for one in asked], SERVICE)
+        return [], []
+    names = [one.candidate_id for one in asked]
+    now = store.historical_candidates(names, [one.at for one in asked], SERVICE)
+    read = store.historical_candidates(names, [_profile_at(one) for one in asked], SERVICE)
+    profile = (*PROFILE_LIST_COLUMNS, *PROFILE_TEXT_COLUMNS, *PROFILE_NUMBER_COLUMNS)
+    return [{**row, **{name: old[name] for name in profile}} for row, old in zip(now, read, strict=True)], now
+
+
+def _profile_at(served: ServedRequest) -> datetime:
+    return served.at if served.profile_us is None else _EPOCH + timedelta(microseconds=served.profile_us)
 
 
 def _replayed_jobs(shown: Sequence[_Shown], store: FeatureStore) -> list[dict[str, float | None]]:

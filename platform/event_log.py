@@ -18,6 +18,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine, Row, func, insert, or_, select, update
 
 from rolecall.platform.errors import InputError
+from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import EVENT_LOG, WATERMARKS, write
 from rolecall.platform.tables import TableSchema, TableStore
 
@@ -30,10 +31,11 @@ _LOOKUP = 500  # ids per SELECT, below every database's limit on bound values
 
 @dataclass(frozen=True, kw_only=True)
 class AppendResult:
-    """Every event of one append is exactly one of the two."""
+    """Every event of one append is exactly one of the three. `dropped`: of people who asked to be forgotten."""
 
     accepted: int
     duplicate: int
+    dropped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +73,16 @@ class EventLog:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def append(self, events: Sequence[Mapping[str, Any]], *, received_at: datetime | None = None) -> AppendResult:
+    def append(
+        self,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        received_at: datetime | None = None,
+        forgotten: ForgottenPeople | None = None,
+    ) -> AppendResult:
         """Commit events in one transaction; they are on disk when this returns. A known event_id changes nothing.
+
+        `forgotten`: of whom nothing is taken in, asked in the same transaction.
 
         Each needs text `event_id`, `candidate_id`, `job_id`, `kind` and a datetime `occurred_at` with a zone; other
         values may be anything JSON holds. Raises InputError, and then nothing was appended.
@@ -85,11 +95,14 @@ class EventLog:
         if not rows:
             return AppendResult(accepted=0, duplicate=0)
         with write(self.engine, EVENT_LOG) as connection:
+            names = [row["candidate_id"] for row in rows.values()]
+            gone = forgotten.among(connection, names) if forgotten is not None else set[str]()
             known = _known_ids(connection, list(rows))
-            fresh = [row for row in rows.values() if row["event_id"] not in known]
+            fresh = [row for row in rows.values() if row["event_id"] not in known and row["candidate_id"] not in gone]
             if fresh:
                 connection.execute(insert(EVENT_LOG), fresh)
-        return AppendResult(accepted=len(fresh), duplicate=len(events) - len(fresh))
+        dropped = sum(event["candidate_id"] in gone for event in events)
+        return AppendResult(accepted=len(fresh), duplicate=len(events) - len(fresh) - dropped, dropped=dropped)
 
     def read_after(self, sequence: int, limit: int = 10_000) -> list[LoggedEvent]:
         """At most `limit` events with a higher sequence number, in order."""
@@ -116,6 +129,13 @@ class EventLog:
         if since is not None:
             query = query.where(or_(table.occurred_at_us > _microseconds(since), table.sequence > after))
         return self._fetch(query.order_by(table.sequence.desc()).limit(limit))[::-1]
+
+    def candidates_between(self, after: int, last: int) -> list[str]:
+        """Whose events have numbers above `after` up to `last`, each once."""
+        row = EVENT_LOG.c
+        query = select(row.candidate_id).where(row.sequence > after, row.sequence <= last).distinct()
+        with self.engine.connect() as connection:
+            return list(connection.scalars(query))
 
     def last_sequence(self) -> int:
         """The newest event's number, 0 while the log is empty."""

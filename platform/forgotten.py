@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from rolecall.platform.ledger import FORGOTTEN, LEDGER_KEYS, write
 
@@ -34,6 +34,7 @@ SHOWN = 8
 """Hex digits of a digest that reports and messages show."""
 
 _KEY = "forgotten"
+_LOOKUP = 500  # digests per SELECT, below every database's limit on bound values
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -72,6 +73,23 @@ class ForgottenPeople:
             return np.zeros(len(candidate_ids), np.bool_)
         known = (name is not None and self._digest(name) in digests for name in candidate_ids)
         return np.fromiter(known, np.bool_, count=len(candidate_ids))
+
+    def among(self, connection: Connection, candidate_ids: Sequence[str]) -> set[str]:
+        """Which of these ids are forgotten, asked inside a transaction of `write` on the ledger.
+
+        An erasure enters the list before it deletes, and deletes under the same lock: whoever asks here and writes in
+        the same transaction leaves either nothing, or a row that the erasure still finds.
+        """
+        row = FORGOTTEN.c
+        if connection.scalar(select(row.digest).limit(1)) is None:
+            return set()
+        names = {self._digest(name): name for name in candidate_ids}
+        asked = list(names)
+        found: set[str] = set()
+        for start in range(0, len(asked), _LOOKUP):
+            query = select(row.digest).where(row.digest.in_(asked[start : start + _LOOKUP]))
+            found.update(names[digest] for digest in connection.scalars(query))
+        return found
 
     def add(self, candidate_id: str, *, at: datetime, due_at: datetime) -> Forgetting:
         """Forget an id from now on. For one that is forgotten already the erasure that stands, unchanged."""

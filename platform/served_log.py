@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine, Row, delete, func, insert, select
 
+from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.ledger import SERVED_FEATURES, write
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,6 +29,7 @@ class ServedRequest:
     """One answer. `at`: the instant it was asked for; `events`: the newest event in the log just before; `counted`:
     the newest that the stored rows count; `jobs_through`: the day the job features are of.
 
+    `profile_us`: since when the profile that was read holds, microseconds since 1970; 0: there was none; None: unknown.
     `candidate`: features by name; `jobs`: of the jobs shown `job_id` and `employer_id`, and features by name, aligned.
     """
 
@@ -38,6 +40,7 @@ class ServedRequest:
     events: int
     counted: int
     jobs_through: datetime
+    profile_us: int | None = None
     candidate: Mapping[str, Any] = field(default_factory=dict)
     jobs: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
@@ -45,16 +48,19 @@ class ServedRequest:
 class ServedLog:
     """Rows of the ledger, one a request; the first of a request id stays."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, forgotten: ForgottenPeople | None = None) -> None:
         self.engine = engine
+        self._forgotten = forgotten
 
     def append(self, served: ServedRequest) -> bool:
-        """Keep it; False where the request is known already."""
+        """Keep it; False where the request is known already, or its candidate asked to be forgotten."""
         row = SERVED_FEATURES.c
         with write(self.engine, SERVED_FEATURES) as connection:
+            if self._forgotten is not None and self._forgotten.among(connection, [served.candidate_id]):
+                return False
             if connection.scalar(select(row.request_id).where(row.request_id == served.request_id)) is not None:
                 return False
-            body = {"candidate": served.candidate, "jobs": served.jobs}
+            body = {"profile_us": served.profile_us, "candidate": served.candidate, "jobs": served.jobs}
             connection.execute(
                 insert(SERVED_FEATURES).values(
                     request_id=served.request_id,

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
 
 from rolecall.platform.errors import SettingsError
 from rolecall.platform.gate_rules import GateRules
@@ -94,6 +94,12 @@ class FeatureSettings(_Part):
         description="ranker_content leaves out every feature built from other candidates' behaviour",
     )
     history_length: int = Field(default=20, ge=1, le=200)
+    memory: ByteSize | None = Field(
+        default=ByteSize(4 * 10**9),
+        ge=2**20,
+        description='bytes ("4GB") that the rows of a point-in-time join may take before they are spilled below home; '
+        "null: all they need",
+    )
 
 
 class EmbedderSettings(_Part):
@@ -170,7 +176,9 @@ class RetentionSettings(_Part):
 
     events_days: int = Field(default=0, ge=0, description="events by when they occurred")
     quarantine_days: int = Field(default=0, ge=0, description="refused rows by when they were refused")
-    served_days: int = Field(default=0, ge=0, description="features that requests were answered from")
+    served_days: int = Field(
+        default=30, ge=0, description="features that requests were answered from; the next run replays those of a day"
+    )
     logs_days: int = Field(default=0, ge=0, description="log files below home by when they were last written")
     runs_keep: int = Field(default=0, ge=0, description="newest run folders")
     releases_keep: int = Field(default=0, ge=0, description="newest releases, and always champion and previous")

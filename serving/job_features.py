@@ -35,6 +35,8 @@ class StoredJobFeatures(Protocol):
 
     def materialized_through(self) -> datetime | None: ...
 
+    def counted_through(self) -> int | None: ...
+
     def online_job_columns(
         self, job_ids: Sequence[str], employer_ids: Sequence[str | None]
     ) -> Sequence[StampedColumns]: ...
@@ -42,12 +44,15 @@ class StoredJobFeatures(Protocol):
 
 class OnlineJobFeatures:
     """Columns by catalogue row: a JobFeatureSource. `version`: of the store they were read from; `through`: the day
-    it held then."""
+    it held then, and `counted`: up to which event of the log it counted what was posted."""
 
-    def __init__(self, views: Sequence[StampedColumns], *, version: int, through: datetime | None) -> None:
+    def __init__(
+        self, views: Sequence[StampedColumns], *, version: int, through: datetime | None, counted: int | None = None
+    ) -> None:
         self.views = tuple(views)
         self.version = version
         self.through = through
+        self.counted = counted
 
     def read(self, rows: Rows, *, at: datetime) -> Mapping[str, npt.NDArray[np.floating]]:
         return {name: column for view in self.views for name, column in view.read(at, rows).items()}
@@ -59,12 +64,12 @@ def use_online_job_features(release: LoadedRelease, features: StoredJobFeatures)
     Where the online store knows none of the jobs (a copy of the release on another machine), the values the release
     was built with stay. A value the store has but that is too old counts as missing, as it did in training.
     """
-    version, through = features.online_version(), features.materialized_through()
+    version, through, counted = features.online_version(), features.materialized_through(), features.counted_through()
     # before the rows: what changes meanwhile is read again
     catalogue = release.funnel.catalogue
     views = features.online_job_columns(catalogue.job_ids, catalogue.table["employer_id"].to_pylist())
     if any(np.isfinite(column).any() for view in views for column in view.columns.values()):
-        release.funnel.job_features = OnlineJobFeatures(views, version=version, through=through)
+        release.funnel.job_features = OnlineJobFeatures(views, version=version, through=through, counted=counted)
 
 
 class JobFeatureRefresher:

@@ -1,31 +1,32 @@
 """What is known of the person who asks: stored online features, the events posted since, the profile in the request.
 
 A stored row counts the events that were in the events table when its run began and happened before the run's instant.
-Those are the events up to its newest one (`*_until_us`), less what was posted after the run drained the log (a higher
-sequence number than the watermark COUNTED). So nothing is counted twice and nothing is missed, however late a phone
-posts it; only while a run writes its rows, or until one that was killed then is resumed, may some of what was posted
-since the run before be missing. Of two events at one instant the one with the higher id is the later, as in the rows.
+Those are the events up to its newest one (`*_until_us`), less what was posted after the run drained the log: each row
+says itself up to which sequence number it counts (`ViewShape.counted`). So nothing is counted twice and nothing is
+missed, however late a phone posts it, and while a run writes its rows or after it was killed then. Of two events at one
+instant the one with the higher id is the later, as in the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from rolecall.features.candidates import candidate_context
 from rolecall.features.context import CandidateContext
-from rolecall.features.online_store import COUNTED
+from rolecall.features.views import VIEWS
 from rolecall.platform.event_log import LoggedEvent
 from rolecall.platform.forgotten import ForgottenPeople
 
 MOST_RECENT = 2_000
 """Posted events read for one candidate; of more, the oldest wait for the next run."""
 
-ROW_UNTIL = ("history_until_us", "activity_until_us")
 _ALL_POSTED = 2**62
-"""Without a watermark, only the newest event a row counts tells what it counts."""
+"""Where a row does not say what it counts, only its newest event tells."""
+
+_COUNTS = {view.name: view.counted for view in VIEWS}
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,13 +38,43 @@ class OnlineFeatures(Protocol):
 
 
 class PostedEvents(Protocol):
-    """What was posted, and how far readers of it have come."""
+    """What was posted."""
 
     def of_candidate_since(
         self, candidate_id: str, since: datetime | None, *, after: int, limit: int
     ) -> list[LoggedEvent]: ...
 
-    def watermark(self, name: str) -> int: ...
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What a stored row counts: events up to the instant `until` (None: none at all), of those the posted ones up to
+    the sequence number `posted`."""
+
+    until: datetime | None
+    posted: int
+
+    @classmethod
+    def by(cls, row: Mapping[str, object], view: str, until: str) -> Counted | None:
+        """What the view's part of a row says; None where the candidate has no such row."""
+        newest, posted = row.get(until), row.get(_COUNTS[view] or "")
+        if not isinstance(newest, int | float):
+            return None
+        at = _EPOCH + timedelta(microseconds=int(newest))
+        return cls(until=at, posted=posted if isinstance(posted, int) else _ALL_POSTED)
+
+    def not_before(self, other: Counted) -> Counted:
+        """What a row that is written before another one of the same run, and read after it, counts: at least the
+        instants that the other does, where it is not from an earlier run."""
+        if self.posted < other.posted or self.until is None or other.until is None:
+            return self
+        return replace(self, until=max(self.until, other.until))
+
+    def misses(self, event: LoggedEvent) -> bool:
+        """Whether an event is not among them."""
+        return self.until is None or event.sequence > self.posted or event.event["occurred_at"] > self.until
+
+
+_NOTHING = Counted(until=None, posted=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +109,21 @@ class CandidateReader:
         if self._forgotten is not None and self._forgotten.contains([candidate_id])[0]:
             return CandidateContext()
         row = self._features.online_candidates([candidate_id], at=at)[0]
-        counted = self._events.watermark(COUNTED)  # after the row: a newer row with an older watermark counts twice
-        posted = self._events.of_candidate_since(
-            candidate_id, counted_until(row), after=counted or _ALL_POSTED, limit=MOST_RECENT
+        activity = Counted.by(row, "candidate_activity", "activity_until_us") or _NOTHING
+        history = (Counted.by(row, "candidate_history", "history_until_us") or activity).not_before(activity)
+        least = None if activity.until is None or history.until is None else min(activity.until, history.until)
+        found = self._events.of_candidate_since(
+            candidate_id, least, after=min(activity.posted, history.posted), limit=MOST_RECENT
         )
-        events = [_told(one) for one in sorted(posted, key=lambda one: str(one.event["event_id"]))]
-        return candidate_context(candidate_id, row, at=at, events=events, history_length=self._history_length)
+        posted = sorted(found, key=lambda one: str(one.event["event_id"]))
+        return candidate_context(
+            candidate_id,
+            row,
+            at=at,
+            events=[_told(one) for one in posted if activity.misses(one)],
+            history_events=[_told(one) for one in posted if history.misses(one)],
+            history_length=self._history_length,
+        )
 
 
 def _told(posted: LoggedEvent) -> Posted:
@@ -94,9 +134,3 @@ def _told(posted: LoggedEvent) -> Posted:
         occurred_at=event["occurred_at"],
         dwell_seconds=event.get("dwell_seconds"),
     )
-
-
-def counted_until(row: Mapping[str, object]) -> datetime | None:
-    """The newest event that a candidate's rows count; None where they count none."""
-    known = [int(until) for name in ROW_UNTIL if isinstance(until := row.get(name), int | float)]
-    return _EPOCH + timedelta(microseconds=max(known)) if known else None

@@ -23,7 +23,7 @@ def process_scratch(root: Path, *, pid: int | None = None, host: str | None = No
 
 def leftovers(root: Path, *, host: str | None = None) -> list[Path]:
     """Folders that no living process of this host works in: those of dead servers, and of runs (none is under way)."""
-    return [*_dead(root, _prefix(host)), *sorted(root.glob("edge-*"))]
+    return [*_dead(root, _prefix(host)), *sorted([*root.glob("edge-*"), *root.glob("asof-*")])]
 
 
 def _prefix(host: str | None) -> str:

@@ -1,6 +1,6 @@
 """Keeping what a share of requests was answered from, beside the requests and not before them.
 
-served = ServedSample(ServedLog(engine), events, forgotten, share=0.01)
+served = ServedSample(ServedLog(engine, forgotten), events, share=0.01)
 begun = served.begin("r1", "c1")            # before the candidate is read
 served.keep(begun, release, context, items, at=at)
 served.close()                              # what is being written is still written
@@ -20,10 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from rolecall.features.context import CandidateContext
-from rolecall.features.online_store import COUNTED
 from rolecall.features.served_values import candidate_values
 from rolecall.platform.event_log import EventLog
-from rolecall.platform.forgotten import ForgottenPeople
 from rolecall.platform.served_log import ServedLog, ServedRequest
 from rolecall.serving.job_features import OnlineJobFeatures
 from rolecall.serving.loader import LoadedRelease
@@ -42,21 +40,19 @@ class Shown(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """A request that is kept. `events`: the newest event in the log; `counted`: the newest that stored rows count."""
+    """A request that is kept. `events`: the newest event in the log."""
 
     request_id: str
     candidate_id: str
     events: int
-    counted: int
 
 
 class ServedSample:
     """Chooses requests by a hash of their id and writes what they were answered from on a thread of its own."""
 
-    def __init__(self, log: ServedLog, events: EventLog, forgotten: ForgottenPeople | None, *, share: float) -> None:
+    def __init__(self, log: ServedLog, events: EventLog, *, share: float) -> None:
         self._log = log
         self._events = events
-        self._forgotten = forgotten
         self._share = share
         self._room = BoundedSemaphore(_WAITING)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rolecall-served")
@@ -65,10 +61,7 @@ class ServedSample:
         """None where the request is not among those that are kept. What the log holds now is surely served."""
         if not _chosen(request_id, self._share):
             return None
-        counted = self._events.watermark(COUNTED)
-        return Begun(
-            request_id=request_id, candidate_id=candidate_id, events=self._events.last_sequence(), counted=counted
-        )
+        return Begun(request_id=request_id, candidate_id=candidate_id, events=self._events.last_sequence())
 
     def keep(
         self,
@@ -84,14 +77,16 @@ class ServedSample:
         if not context.known or not self._room.acquire(blocking=False):
             return
         try:
+            through, counted = _told(release)
             served = ServedRequest(
                 request_id=begun.request_id,
                 candidate_id=begun.candidate_id,
                 at=at,
                 release_id=release.manifest.id,
                 events=begun.events,
-                counted=begun.counted,
-                jobs_through=_through(release),
+                counted=counted,
+                jobs_through=through,
+                profile_us=context.profile_us or 0,
                 candidate=candidate_values(context),
                 jobs=_job_values(release, shown, at),
             )
@@ -106,8 +101,7 @@ class ServedSample:
 
     def _write(self, served: ServedRequest) -> None:
         try:
-            if self._forgotten is None or not self._forgotten.contains([served.candidate_id], fresh=True)[0]:
-                self._log.append(served)
+            self._log.append(served)
         except Exception as error:  # noqa: BLE001 - the edge of a thread: a sample that is lost is no answer lost
             _LOG.warning("what a request was answered from could not be kept: %s", error, exc_info=error)
         finally:
@@ -119,10 +113,12 @@ def _chosen(request_id: str, share: float) -> bool:
     return drawn < share * 2**64
 
 
-def _through(release: LoadedRelease) -> datetime:
+def _told(release: LoadedRelease) -> tuple[datetime, int]:
+    """The day that the jobs' features are of, and up to which event of the log they count what was posted."""
     source = release.funnel.job_features
-    through = source.through if isinstance(source, OnlineJobFeatures) else None
-    return through or release.manifest.as_of
+    if not isinstance(source, OnlineJobFeatures):
+        return release.manifest.as_of, 0
+    return source.through or release.manifest.as_of, source.counted or 0
 
 
 def _job_values(release: LoadedRelease, shown: Sequence[Shown], at: datetime) -> dict[str, list[Any]]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rolecall.features.context import CandidateContext, JobQuestion
 from rolecall.features.embedder import Embedder
@@ -133,7 +132,7 @@ class ServingState:
             forgotten=forgotten,
             clock=clock,
             schedules=FreshGauges(events.engine, clock),
-            served=ServedSample(ServedLog(events.engine), events, forgotten, share=settings.serve.served_share),
+            served=ServedSample(ServedLog(events.engine, forgotten), events, share=settings.serve.served_share),
             refresher=JobFeatureRefresher(slot, jobs, interval_s=settings.serve.features_refresh_s),
         )
 
@@ -181,20 +180,12 @@ class ServingState:
         if validated.refused:
             told = "; ".join(f"/events/{refusal.row}: {refusal.message}" for refusal in validated.refused[:10])
             raise InputError(told, "events as the schema of /v1/events describes them", "correct and send all again")
-        kept = self._of_the_remembered(validated.accepted)
-        appended = self._events.append(kept)
+        appended = self._events.append(validated.accepted, forgotten=self._forgotten)
         return EventReceipt(
             accepted=appended.accepted,
             duplicate=appended.duplicate + validated.duplicate,
-            dropped=len(validated.accepted) - len(kept),
+            dropped=appended.dropped,
         )
-
-    def _of_the_remembered(self, events: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """Events of people who did not ask to be forgotten."""
-        if self._forgotten is None:
-            return events
-        gone = self._forgotten.contains([event["candidate_id"] for event in events], fresh=True)
-        return [event for event, forgotten in zip(events, gone, strict=True) if not forgotten]
 
     def readiness(self) -> Readiness:
         """Ready where a release is loaded, also while a newer one cannot be."""

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID
+from feast.types import String
 from feast.utils import _get_requested_feature_views_to_features_dict
 
 from rolecall.features.asof.arrow import plain, to_arrow
@@ -18,7 +19,7 @@ from rolecall.features.asof.entities import EVENT_TIMESTAMP, entity_table, time_
 from rolecall.features.asof.join import asof_join
 from rolecall.features.asof.place import SourceError
 from rolecall.features.asof.pull import within
-from rolecall.features.asof.sources import columns_of, mapped, scan, table_source
+from rolecall.features.asof.sources import TableSource, columns_of, mapped, reading, scan, table_source
 from rolecall.features.asof.view import AsofInputError, AsofView
 
 
@@ -57,10 +58,20 @@ class ViewRequest:
         prefix = f"{self.view.projection.name_alias or self.view.name}__" if self.full_feature_names else ""
         return {name: f"{prefix}{name}" for name in self.features}
 
+    @property
+    def source(self) -> TableSource:
+        """Where its rows lie. Raises SourceError where that is nothing we read."""
+        return table_source(self.view.batch_source, f"view {self.name}")
+
+    @property
+    def _texts(self) -> list[str]:
+        """Columns that the view declares as text."""
+        return [column.name for column in (*self.view.entity_columns, *self.view.features) if column.dtype == String]
+
     def asof_view(self, repo: Path | None) -> AsofView:
         """The view over its source. Raises SourceError where the source lacks what the view needs."""
-        source = table_source(self.view.batch_source, f"view {self.name}")
-        rows = scan(source, repo)
+        source = self.source
+        rows = scan(source, repo, [name for name in self._texts for name in (name, *_files_name(source, name))])
         rows = mapped(rows, source.field_mapping, columns_of(rows, source), source)
         names = columns_of(rows, source)
 
@@ -83,6 +94,11 @@ class ViewRequest:
                 f"it has {', '.join(names)}; correct the view's schema, or map the columns with field_mapping"
             )
         return view
+
+
+def _files_name(source: TableSource, column: str) -> list[str]:
+    """What the files call a column."""
+    return [old for old, new in source.field_mapping.items() if new == column]
 
 
 def requests(views: Sequence[Any], refs: Sequence[str], on_demand: Sequence[Any], *, full: bool) -> list[ViewRequest]:
@@ -133,14 +149,15 @@ def joined(
 ) -> pa.Table:
     """Every entity row with the features known at its instant."""
     views = [request.asof_view(repo) for request in asked]
-    table = asof_join(
-        entities.rows(),
-        views,
-        timestamp=entities.timestamp,
-        known_only=known_only,
-        memory=bounds.memory,
-        scratch=bounds.scratch,
-    )
+    with reading([request.source for request in asked], repo):
+        table = asof_join(
+            entities.rows(),
+            views,
+            timestamp=entities.timestamp,
+            known_only=known_only,
+            memory=bounds.memory,
+            scratch=bounds.scratch,
+        )
     return plain(table, {name for view in views for name in view.columns.values()})
 
 

@@ -24,7 +24,7 @@ from rolecall.features.asof.historical import Bounds, EntityRows, joined, reques
 from rolecall.features.asof.place import Place, SourceError, place_of
 from rolecall.features.asof.pull import Pull, all_rows, newest_rows
 from rolecall.features.asof.retrieval import AsofRetrievalJob, Retrieval
-from rolecall.features.asof.sources import is_delta, scan, source_place, table_source
+from rolecall.features.asof.sources import is_delta, reading, scan, source_place, table_source
 from rolecall.features.asof.writing import add_files, append_delta, append_parquet
 
 
@@ -204,6 +204,9 @@ def _staging(config: RepoConfig) -> Place | None:
 
 def _pulled(config: RepoConfig, pull: Pull, rows_of: Callable[[Pull, Any], pa.Table]) -> RetrievalJob:
     repo = config.repo_path
-    return AsofRetrievalJob(
-        Retrieval(evaluate=lambda: rows_of(pull, scan(pull.source, repo)), repo=repo, staging=_staging(config))
-    )
+
+    def evaluate() -> pa.Table:
+        with reading([pull.source], repo):
+            return rows_of(pull, scan(pull.source, repo))
+
+    return AsofRetrievalJob(Retrieval(evaluate=evaluate, repo=repo, staging=_staging(config)))

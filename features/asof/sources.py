@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +13,9 @@ from feast.data_format import DeltaFormat, ParquetFormat
 from feast.data_source import DataSource
 
 from rolecall.features.asof.delta_source import DeltaSource, open_delta
+from rolecall.features.asof.folders import differences, hive_types, parquet_files
 from rolecall.features.asof.place import Place, SourceError, place_of
+from rolecall.features.asof.writing import recover
 
 TableSource: TypeAlias = FileSource | DeltaSource
 """What this store reads and writes."""
@@ -42,15 +45,37 @@ def source_place(source: TableSource, repo: Path | str | None) -> Place:
     return place_of(source.path, repo, endpoint=source.s3_endpoint_override, credentials=source.resolve_credentials())
 
 
-def scan(source: TableSource, repo: Path | str | None) -> pl.LazyFrame:
-    """Every row, under the column names of the files.
+def scan(source: TableSource, repo: Path | str | None, texts: Collection[str] = ()) -> pl.LazyFrame:
+    """Every row, under the column names of the files. `texts`: columns that are text though folders (`user=007`) name
+    their values.
 
     Raises SourceError where nothing is there, or a pinned version is not.
     """
     place = source_place(source, repo)
     if is_delta(source):
         return _scan_delta(place, source.version if isinstance(source, DeltaSource) else None)
-    return _scan_parquet(place)
+    return _scan_parquet(place, texts)
+
+
+@contextlib.contextmanager
+def reading(sources: Collection[TableSource], repo: Path | str | None) -> Iterator[None]:
+    """Raises SourceError, and says which files differ, where the rows of sources turn out not to be readable."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        for source in sources:
+            if differing := _differing(source, repo):
+                why = f"its files differ: {differing}; write them anew with the same columns"
+                raise SourceError(f"{source.path} cannot be read: {why}") from error
+        names = ", ".join(source.path for source in sources)
+        raise SourceError(f"{names} cannot be read: {error}; check the files") from error
+
+
+def _differing(source: TableSource, repo: Path | str | None) -> str:
+    place = source_place(source, repo)
+    if is_delta(source) or place.is_glob or not place.is_folder():
+        return ""
+    return differences(place, list(parquet_files(place)))
 
 
 def columns_of(frame: pl.LazyFrame, source: TableSource) -> list[str]:
@@ -76,14 +101,18 @@ def mapped(frame: pl.LazyFrame, mapping: Mapping[str, str], names: list[str], so
     return frame.rename(renames)
 
 
-def _scan_parquet(place: Place) -> pl.LazyFrame:
-    uri = place.uri
+def _scan_parquet(place: Place, texts: Collection[str]) -> pl.LazyFrame:
+    uri, hive = place.uri, None
     if not place.is_glob:
+        recover(place)
         uri = _checked(place)
         if place.local and not place.is_folder():  # held open: a writer that puts another in its place changes nothing
             return pl.scan_parquet(place.path.open("rb"))
+        if place.is_folder():
+            hive = hive_types(list(parquet_files(place)), texts) or None
     return pl.scan_parquet(
         uri,
+        hive_schema=hive,
         glob=place.is_glob or not place.local,
         hidden_file_prefix=[".", "_"],
         storage_options=_polars_options(place),

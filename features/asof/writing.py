@@ -1,7 +1,13 @@
 """Writing feature rows so that a reader, or a machine that stops, never meets half of them.
 
-Locally a file is written beside its place and renamed into it, and writers of one file wait for each other. On an
-object store an object appears whole or not at all. A Delta table has commits of its own.
+Locally a file is written beside its place and renamed into it, and writers of one place wait for each other. What takes
+several renames (a folder in another's place, files of several partitions) is finished, or taken back, by whoever opens
+the folder next after a writer was killed (`recover`). On an object store an object appears whole or not at all. A Delta
+table has commits of its own.
+
+    .NAME-ID           being written; nobody reads it, and what a killed writer left of it may be deleted
+    .NAME.adding-ID    written whole: its files are on their way into the folder NAME
+    .NAME.old          the folder NAME, out of the way of another that takes its place
 """
 
 from __future__ import annotations
@@ -48,7 +54,8 @@ def append_parquet(place: Place, rows: pa.Table) -> None:
         found = ds.dataset(path, filesystem=system, format="parquet", partitioning="hive")
         stored = next(found.get_fragments()).physical_schema.names
         layout = [name for name in found.schema.names if name not in stored]
-        add_files(place, fitted(rows.select(found.schema.names), found.schema, place), layout)
+        kinds = [rows.schema.field(one.name) if one.name in layout else one for one in found.schema]
+        add_files(place, fitted(rows, pa.schema(kinds), place), layout)  # a folder named user=007 is no number
         return
     with _one_writer(place):
         before = pq.ParquetFile(path, filesystem=system).read()
@@ -76,26 +83,73 @@ def add_files(place: Place, rows: pa.Table, partition_by: Sequence[str] = ()) ->
         return [f"{place.uri.split('://')[0]}://{name}" for name in _write_files(system, path, rows, partition_by)]
     folder = place.path
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder.parent / f".{folder.name}-{uuid4().hex}"
+    beside, whole = _beside(folder), folder.parent / f".{folder.name}.adding-{uuid4().hex}"
     try:
-        names = [Path(name) for name in _write_files(system, str(beside), rows, partition_by)]
-        return [str(target) for target in _moved(names, beside, folder)]
+        names = [Path(name).relative_to(beside) for name in _write_files(system, str(beside), rows, partition_by)]
+        with _one_writer(place):
+            _finish(folder)
+            beside.replace(whole)  # from here on a killed writer's files are moved by the next who opens the folder
+            try:
+                return [str(target) for target in _moved(names, whole, folder)]
+            except BaseException:
+                whole.replace(beside)
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _moved(names: Sequence[Path], beside: Path, folder: Path) -> list[Path]:
-    """All files into the folder; none of them where one cannot be moved."""
+def recover(place: Place) -> None:
+    """Finish, or take back, what a killed writer left half done of a local file or folder; a living one is waited for.
+
+    Looks at names alone where there is nothing to do.
+    """
+    if place.local and _unfinished(place.path):
+        with _one_writer(place):
+            _finish(place.path)
+
+
+def _unfinished(folder: Path) -> bool:
+    return _old(folder).exists() or any(_adding(folder))
+
+
+def _finish(folder: Path) -> None:
+    if _old(folder).exists() and not folder.exists():
+        _old(folder).replace(folder)
+    shutil.rmtree(_old(folder), ignore_errors=True)
+    for whole in _adding(folder):
+        folder.mkdir(exist_ok=True)
+        _moved([name.relative_to(whole) for name in sorted(whole.rglob("*.parquet"))], whole, folder)
+
+
+def _adding(folder: Path) -> list[Path]:
+    """Folders of files on their way into this one."""
+    prefix = f".{folder.name}.adding-"
+    return (
+        sorted(one for one in folder.parent.iterdir() if one.name.startswith(prefix)) if folder.parent.exists() else []
+    )
+
+
+def _old(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.old"
+
+
+def _beside(place: Path) -> Path:
+    return place.parent / f".{place.name}-{uuid4().hex}"
+
+
+def _moved(names: Sequence[Path], whole: Path, folder: Path) -> list[Path]:
+    """All files into the folder, and `whole` away; none of them where one cannot be moved."""
     targets: list[Path] = []
     try:
         for name in names:
-            targets.append(folder / name.relative_to(beside))
-            targets[-1].parent.mkdir(parents=True, exist_ok=True)
-            name.replace(targets[-1])
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (whole / name).replace(folder / name)
+            targets.append(folder / name)
     except BaseException:
         for target in targets:
-            target.unlink(missing_ok=True)
+            target.replace(whole / target.relative_to(folder))
         raise
+    shutil.rmtree(whole, ignore_errors=True)
     return targets
 
 
@@ -136,7 +190,7 @@ def _write_file(place: Place, rows: pa.Table) -> None:
         pq.write_table(rows, path, filesystem=system)
         return
     place.path.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.path.parent / f".{place.path.name}-{uuid4().hex}"
+    beside = _beside(place.path)
     try:
         pq.write_table(rows, beside)
         beside.replace(place.path)
@@ -145,21 +199,21 @@ def _write_file(place: Place, rows: pa.Table) -> None:
 
 
 def _swap_folder(folder: Path, rows: pa.Table) -> None:
-    """The new folder takes the old one's place by two renames, so what is there is always whole."""
-    new, old = (folder.parent / f".{folder.name}-{uuid4().hex}" for _ in range(2))
+    """The new folder takes the old one's place by two renames, so what is there is always whole; a reader who comes
+    between them waits, and after a kill between them puts the old one back."""
+    new, old = _beside(folder), _old(folder)
     try:
         add_files(Place(uri=str(new)), rows)
-        if folder.exists():
-            folder.replace(old)
-        try:
-            new.replace(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.replace(folder)
-            raise
+        with _one_writer(Place(uri=str(folder))):
+            _finish(folder)
+            if folder.exists():
+                folder.replace(old)
+            try:
+                new.replace(folder)
+            finally:
+                _finish(folder)
     finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -55,6 +55,9 @@ MAJOR_SHIFT = 0.25
 
 LEAST_UNITS = 100
 """People, jobs or requests on either side for an index to be judged: with fewer it is mostly noise."""
+
+LOST = 0.6
+"""A source has lost rows where fewer than this share are left of the smallest of the same weekdays before."""
 
 _LEAST_SCALE = 1.0
 _RARE = 4.0
@@ -99,12 +102,25 @@ class Shift:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A source with far fewer people, jobs or requests (`now`) than on any of the weekdays before (`before`)."""
+
+    source: str
+    before: int
+    now: int
+
+    def words(self) -> str:
+        """What is missing, in words."""
+        return f"had {self.now or 'no'} rows where it had at least {self.before} on such days"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DriftReport:
     """What is said of one day. `threshold`: the figure that raises an alarm, infinite where too few days are known.
 
     `shifts`: every column, the largest figure first; `training`: the same against the champion's training days,
-    `figure` and `psi` alike, empty without a champion; `silent`: sources that had rows on each such weekday and now
-    have none.
+    `figure` and `psi` alike, empty without a champion; `lost`: sources that had many rows on each such weekday and
+    now have none, or far fewer: rows lost at random leave every distribution as it was.
     """
 
     day: date
@@ -112,7 +128,7 @@ class DriftReport:
     threshold: float
     shifts: tuple[Shift, ...]
     training: tuple[Shift, ...] = ()
-    silent: tuple[str, ...] = ()
+    lost: tuple[Loss, ...] = ()
 
     @property
     def alarms(self) -> tuple[Shift, ...]:
@@ -120,19 +136,19 @@ class DriftReport:
 
     @property
     def drifted(self) -> bool:
-        return bool(self.alarms or self.silent)
+        return bool(self.alarms or self.lost)
 
     def warnings(self) -> list[str]:
         """A sentence an alarm, the largest first."""
         told = [f"{one.column} ({one.source}) drifted: {one.words()}" for one in self.alarms]
-        return told + [f"{source} had no rows on {self.day}" for source in self.silent]
+        return told + [f"{one.source} {one.words()}, on {self.day}" for one in self.lost]
 
     def metrics(self) -> dict[str, float]:
         """Figures of a run. `drift.height`: the day's figure over its threshold."""
         return {
             "drift.columns": float(len(self.shifts)),
             "drift.days": float(self.days),
-            "drift.alarms": float(len(self.alarms) + len(self.silent)),
+            "drift.alarms": float(len(self.alarms) + len(self.lost)),
             "drift.height": self.largest,
         }
 
@@ -143,7 +159,7 @@ class DriftReport:
             "days": self.days,
             "threshold": _finite(self.threshold),
             "drifted": self.drifted,
-            "silent": list(self.silent),
+            "lost": [asdict(one) for one in self.lost],
             "shifts": [one.to_dict() for one in self.shifts],
             "training": [one.to_dict() for one in self.training],
         }
@@ -158,7 +174,7 @@ class DriftReport:
             threshold=math.inf if threshold is None else threshold,
             shifts=tuple(Shift.from_dict(one) for one in told["shifts"]),
             training=tuple(Shift.from_dict(one) for one in told["training"]),
-            silent=tuple(told["silent"]),
+            lost=tuple(Loss(**one) for one in told.get("lost", ())),
         )
 
     @property
@@ -209,7 +225,7 @@ def measure(statistics: FeatureStatistics, day: date, *, champion: FeatureStatis
         threshold=threshold,
         shifts=tuple(sorted((one for one in shifts if one), key=lambda one: -one.figure)),
         training=_against(statistics, champion) if champion else (),
-        silent=tuple(_silent(statistics, day)) if math.isfinite(threshold) else (),
+        lost=tuple(_lost(statistics, day)) if math.isfinite(threshold) else (),
     )
 
 
@@ -322,12 +338,15 @@ def _against(statistics: FeatureStatistics, champion: FeatureStatistics) -> tupl
     return tuple(sorted(found, key=lambda one: -one.psi))
 
 
-def _silent(statistics: FeatureStatistics, day: date) -> Iterator[str]:
+def _lost(statistics: FeatureStatistics, day: date) -> Iterator[Loss]:
     for source in statistics.sources():
         days = {one.day: one for one in statistics.of(source)}
         same = [days[other] for back in (1, 2, 3) if (other := day - timedelta(days=WEEK * back)) in days]
-        if day in days and not days[day].units and same and all(one.units >= LEAST_UNITS for one in same):
-            yield source
+        if day not in days or not same:
+            continue
+        now, before = days[day].units, min(one.units for one in same)
+        if before >= LEAST_UNITS and now < LOST * before:
+            yield Loss(source=source, before=before, now=now)
 
 
 def _median(row: Numbers) -> float:

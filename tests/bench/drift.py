@@ -7,7 +7,7 @@ is a false one: `false_alarm` is the share of the runs with at least one, over a
 `false_alarm_high` the upper end of its 95% interval (Clopper and Pearson 1934).
 
 Then the newest day's tables are spoilt, one way at a time, and judged by the same run: `detection` is the share of the
-planted shifts of the four kinds that raise an alarm, `detected_*` that of each kind. Told beside them, and in no goal:
+planted shifts of the five kinds that raise an alarm, `detected_*` that of each kind. Told beside them, and in no goal:
 a change of unit in the new postings of one day alone, and applications logged twice (some fifty a day).
 
     python tests/bench/drift.py              # some fifteen minutes on two cores
@@ -36,7 +36,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "infra" / "import_root")]
 
 NAME = "drift"
 GOALS = {"false_alarm": ("<=", 0.05), "detection": (">=", 0.95)}
-KINDS = ("another_unit", "dropped_column", "country_gone", "doubled_rate")
+KINDS = ("another_unit", "dropped_column", "country_gone", "doubled_rate", "half_of_the_people")
 BESIDE = ("another_unit_for_new_jobs", "doubled_applies")
 
 
@@ -72,7 +72,7 @@ def live(seed: int, runs: int) -> Night:
 
 
 def _alarms(report: DriftReport) -> tuple[str, ...]:
-    return (*(f"{one.source}:{one.column}" for one in report.alarms), *report.silent)
+    return (*(f"{one.source}:{one.column}" for one in report.alarms), *(f"{one.source}:rows" for one in report.lost))
 
 
 def upper(alarms: int, runs: int) -> float:

@@ -194,6 +194,12 @@ def country_gone(tables: Tables, _morning: datetime) -> dict[str, pl.DataFrame]:
     return {**tables, "candidates": left, "events": events}
 
 
+def half_of_the_people(tables: Tables, morning: datetime) -> dict[str, pl.DataFrame]:
+    """Of the day, what every other candidate did is lost."""
+    lost = (pl.col("candidate_id").hash(1) % 2 == 0) & (pl.col("occurred_at") >= morning)
+    return {**tables, "events": tables["events"].filter(~lost)}
+
+
 def doubled_rate(tables: Tables, morning: datetime) -> dict[str, pl.DataFrame]:
     """Each engagement of the day is logged twice: engagements an impression double."""
     return _twice(tables, morning, ENGAGEMENT_EVENTS)

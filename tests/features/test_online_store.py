@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,8 @@ from rolecall.features.activity import TIMESTAMP, candidate_consent
 from rolecall.features.feast_repository import PROJECT
 from rolecall.features.online_erasure import OnlineRows, entity_key
 from rolecall.features.online_journal import open_journal
-from rolecall.features.online_rows import entity_keys
+from rolecall.features.online_rows import Stamp, entity_keys
+from rolecall.features.online_store import Knowledge
 from rolecall.features.store import FeatureStore
 from rolecall.features.views import CONSENT_VIEW, VIEWS
 from rolecall.platform.settings import FeatureSettings
@@ -50,14 +52,19 @@ class Online:
     def at(self, hour: int) -> datetime:
         return START + timedelta(days=10 * self.example, hours=hour)
 
-    def run(self, rows: Sequence[Told], hour: int) -> Mapping[str, int] | None:
-        """One daily run as of an hour over these rows. Returns rows written a view."""
+    def run(self, rows: Sequence[Told], hour: int, *, version: int | None = None) -> Mapping[str, int] | None:
+        """One daily run as of an hour over these rows, of this version of their table. Returns rows written a view."""
         self.sources(EMPLOYER.name, employer_rows([(self.key(name), self.at(h), v) for name, h, v in rows]))
-        done = self.store.materialize(self.at(hour))
+        tables = Knowledge(versions={EMPLOYER.source.table: None if version is None else self.version(version)})
+        done = self.store.materialize(self.at(hour), known=tables)
         return None if done is None else done.written
 
     def sources(self, view: str, rows: pl.DataFrame) -> None:
         rows.write_parquet(self.home / "sources" / f"{view}.parquet")
+
+    def version(self, number: int) -> int:
+        """Of a table: higher than any example before this one had."""
+        return 100 * self.example + number
 
     def read(self, hour: int) -> list[float | None]:
         columns = self.store.online_jobs(["j"] * len(KEYS), [self.key(name) for name in KEYS], at=self.at(hour))
@@ -207,6 +214,61 @@ def test_a_person_who_is_erased_leaves_no_stamp_and_is_written_anew(online: Onli
     assert online.store.online_consent([name], at=online.at(4))[0]["consent"] is None
     assert (online.run([], 4) or {})[CONSENT_VIEW.name] == 1
     assert held.erase(name)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(runs=st.lists(st.tuples(ROWS, st.integers(0, 4)), min_size=1, max_size=5))
+def test_a_row_that_left_its_table_is_removed_and_by_nobody_who_knows_less(opened: Online, runs: object) -> None:
+    """Each run sees the rows of its version of the table alone; one of an earlier version removes nothing."""
+    opened.begin()
+    told: list[Told] = []
+    newest_version = 0
+    for rows, version in runs:  # type: ignore[attr-defined]
+        present = {name for name, hour, _ in rows if hour <= 6}
+        told = [row for row in told if version < newest_version or row[0] in present] + rows
+        newest_version = max(newest_version, version)
+        opened.run(rows, 6, version=version)
+        assert opened.read(6) == newest(told, 6)
+        journal = open_journal(opened.home / "feast" / "online.db", opened.settings, PROJECT)
+        mine = {*entity_keys(EMPLOYER, [opened.key(name) for name in KEYS])}
+        held = {key for key, _ in journal.written(EMPLOYER)} & mine
+        assert held == {*entity_keys(EMPLOYER, [opened.key(name) for name in {row[0] for row in told}])}
+
+
+def test_a_row_told_since_the_day_of_a_run_is_not_removed_by_it(online: Online) -> None:
+    name = online.key("new")
+    online.run([], 4)
+    online.store.write_consents(consents(name, online.at(5), consent=True))  # ingested after the run was pinned
+    online.store.materialize(online.at(4), known=Knowledge(versions={"candidates": online.version(0)}))
+    assert online.store.online_consent([name], at=online.at(5))[0]["consent"] == 1.0
+    online.store.materialize(online.at(6), known=Knowledge(versions={"candidates": online.version(1)}))
+    assert online.store.online_consent([name], at=online.at(6))[0]["consent"] is None
+
+
+def test_whom_the_tables_no_longer_hold_is_not_told_though_history_remembers_them(online: Online) -> None:
+    name = online.key("p")
+    online.sources(CONSENT_VIEW.name, consents(name, online.at(2), consent=True))
+    known = Knowledge(versions={"candidates": online.version(0)}, held={CONSENT_VIEW.name: frozenset({name})})
+    online.store.materialize(online.at(4), known=known)
+    assert online.store.online_consent([name], at=online.at(4))[0]["consent"] == 1.0
+    gone = Knowledge(versions={"candidates": online.version(1)}, held={CONSENT_VIEW.name: frozenset()})
+    done = online.store.materialize(online.at(4), known=gone)
+    assert done is not None
+    assert done.removed[CONSENT_VIEW.name] >= 1
+    assert online.store.online_consent([name], at=online.at(4))[0]["consent"] is None
+
+
+def test_one_consent_is_told_without_reading_everybodys_stamps(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "online.db", FeatureSettings(), PROJECT)
+    known = Stamp(event_us=1, digest=b"0" * 16)
+    many = entity_keys(CONSENT_VIEW, [f"c{number}" for number in range(20_000)])
+    journal.remember(CONSENT_VIEW.name, dict.fromkeys(many, known))
+    assert journal.stamps(CONSENT_VIEW.name, [*many[:1_500], b"nobody"]) == [*[known] * 1_500, None]
+    tracemalloc.start()
+    assert journal.stamps(CONSENT_VIEW.name, many[-1:]) == [known]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 200_000, "bytes"
 
 
 def test_keys_are_written_as_feast_writes_them() -> None:

@@ -7,15 +7,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
 import pytest
 
 from rolecall.features.candidates import candidate_context
 from rolecall.features.context import CandidateContext
+from rolecall.features.online_store import OnlineStore
 from rolecall.features.schema import EVENTS, TABLES
+from rolecall.features.views import ViewShape
 from rolecall.pipelines.materialize import feature_store, materialize
 from rolecall.platform.event_log import EventLog, drain
 from rolecall.platform.ledger import open_ledger
-from rolecall.platform.settings import Settings
+from rolecall.platform.settings import FeatureSettings, Settings
 from rolecall.platform.tables import TableStore
 from rolecall.serving.reader import CandidateReader
 
@@ -52,6 +56,19 @@ class Board:
             self.tables, versions, as_of=as_of, settings=self.settings, folder=folder, drained=moved.sequence
         )
         return done.online
+
+    def die(self, folder: Path, as_of: datetime, monkeypatch: pytest.MonkeyPatch, *, before: str) -> None:
+        """A run that ends in the middle, before it writes the first row of a view."""
+        write = OnlineStore._write
+
+        def dies(store: OnlineStore, view: ViewShape, rows: pl.DataFrame, counted: int | None) -> None:
+            if view.name == before:
+                raise KeyboardInterrupt
+            write(store, view, rows, counted)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(OnlineStore, "_write", dies)
+            self.run(folder, as_of)
 
     def served(self, at: datetime = NOW) -> CandidateContext:
         store = feature_store(self.settings)
@@ -92,3 +109,67 @@ def test_a_run_of_a_past_day_changes_nothing_of_what_is_served(board: Board, tmp
     served = board.served()
     assert not board.run(tmp_path / "past", MIDNIGHT - timedelta(days=3))
     assert board.served() == served
+
+
+@pytest.mark.parametrize("before", ["candidate_history", "candidate_activity"])
+def test_a_run_that_dies_while_it_writes_counts_nothing_twice_and_misses_nothing(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    board.post(FIRST)
+    board.run(tmp_path / "first")
+    board.post([*LATE, *TODAY])
+    expected = board.served()
+    board.die(tmp_path / "dies", NOW, monkeypatch, before=before)
+    assert board.served() == expected
+    board.post([("j6", "view", -20), ("j6", "apply", 11)])  # one of them late
+    then = board.served()
+    assert then.activity["candidate_applies_total"] == expected.activity["candidate_applies_total"] + 1
+    assert board.run(tmp_path / "again", NOW)
+    assert board.served() == then == board.learned(tmp_path / "again")
+
+
+def test_after_a_first_run_on_an_empty_log_a_late_event_counts(board: Board, tmp_path: Path) -> None:
+    file = [
+        {"event_id": f"f{kind}", "actor": "candidate", "candidate_id": "c", "job_id": "j1", "kind": kind}
+        | {"occurred_at": MIDNIGHT - 5 * HOUR}
+        for kind in ("view", "click")
+    ]
+    board.tables.upsert(EVENTS, pa.Table.from_pylist(file, schema=EVENTS.columns))
+    assert board.run(tmp_path / "first")
+    board.post(LATE)
+    served = board.served()
+    assert served.activity["candidate_saves_30d"] == 1
+    assert board.run(tmp_path / "next", NOW)
+    assert board.learned(tmp_path / "next") == served
+
+
+def test_a_run_of_the_same_day_that_drained_less_does_not_take_back_what_another_told(
+    board: Board, tmp_path: Path
+) -> None:
+    board.post(FIRST)
+    drained = drain(board.log, board.tables, EVENTS).sequence
+    versions = {name: board.tables.version(name) for name in TABLES}
+    board.post(LATE)
+    assert board.run(tmp_path / "second")
+    told = board.served()
+    shorter = board.settings.model_copy(update={"features": FeatureSettings(history_length=5)})
+    earlier = materialize(
+        board.tables, versions, as_of=MIDNIGHT, settings=shorter, folder=tmp_path / "first", drained=drained
+    )
+    assert not earlier.online
+    assert board.served() == told == board.learned(tmp_path / "second")
+
+
+def test_an_event_that_came_by_file_and_by_post_counts_once(board: Board, tmp_path: Path) -> None:
+    board.post(FIRST)
+    assert board.run(tmp_path / "first")
+    told = board.served(MIDNIGHT)
+    by_file = {"event_id": "twice", "actor": "candidate", "candidate_id": "c", "job_id": "j1", "kind": "view"}
+    by_file |= {"occurred_at": MIDNIGHT - 20 * HOUR, "dwell_seconds": 1.5}
+    board.tables.upsert(EVENTS, pa.Table.from_pylist([by_file], schema=EVENTS.columns))
+    assert board.run(tmp_path / "second")
+    board.log.append([by_file])
+    assert board.run(tmp_path / "third")
+    again = board.served(MIDNIGHT)
+    assert again == board.learned(tmp_path / "third", MIDNIGHT)
+    assert again.activity["candidate_views_30d"] == told.activity["candidate_views_30d"] + 1

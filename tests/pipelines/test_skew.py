@@ -11,11 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 
+from rolecall.features.activity import TIMESTAMP
 from rolecall.features.context import CandidateContext
-from rolecall.features.schema import EVENTS, PROFILES, TABLES
+from rolecall.features.schema import CANDIDATES, EVENTS, PROFILES, TABLES
 from rolecall.pipelines.materialize import feature_store, materialize
+from rolecall.pipelines.profiles import remember_profiles
 from rolecall.pipelines.skew import REPORT, Late, SkewReport, replay, skew_step
 from rolecall.pipelines.steps import Run, Step
 from rolecall.platform.event_log import EventLog, drain
@@ -71,7 +74,7 @@ class Board:
         funnel = SimpleNamespace(catalogue=self.world.pairs.catalogue, job_features=SnapshotJobFeatures({}))
         release: Any = SimpleNamespace(manifest=SimpleNamespace(id="r", as_of=self.world.as_of), funnel=funnel)
         use_online_job_features(release, store)
-        sample = ServedSample(self.served, self.log, None, share=1.0)
+        sample = ServedSample(self.served, self.log, share=1.0)
         shown = [SimpleNamespace(job_id=job) for job in jobs]
         for candidate, minutes in asked:
             begun = sample.begin(f"{candidate}@{minutes}", candidate)
@@ -150,6 +153,23 @@ def test_a_job_whose_day_was_not_complete_when_it_went_online_is_not_compared(bo
     assert report.equal_share == 1.0
 
 
+def test_a_profile_changed_after_the_run_is_told_apart_and_is_no_difference(board: Board) -> None:
+    rows = board.world.candidates.sort("candidate_id").head(2).with_columns(city=pl.lit("Elsewhere"))
+    changed, unchanged = rows["candidate_id"]
+    board.answer([(changed, 5), (unchanged, 5)], [board.world.pairs.catalogue.job_ids[0]])
+    later = rows.head(1).with_columns(pl.lit(board.at(10)).cast(TIMESTAMP).alias("updated_at"))
+    remember_profiles(board.tables)
+    board.tables.upsert(CANDIDATES, later.select(CANDIDATES.columns.names).to_arrow().cast(CANDIDATES.columns))
+    board.answer([(changed, 20), (unchanged, 20)], [])
+    views = board.run(1)
+    report = board.replayed(board.kept(), views)
+    assert (report.requests, report.older_profiles, report.equal_share) == (4, 1, 1.0)
+    board.answer([(changed, 24 * 60 - 1)], [])  # read after the next run: the new one
+    assert board.replayed(board.kept()[-1:], views).older_profiles == 0
+    wrong = [replace(one, candidate={**one.candidate, "city": "Nowhere"}) for one in board.kept()]
+    assert board.replayed(wrong, views).different == {"city": 5}
+
+
 def test_of_the_log_only_what_the_answers_are_about_is_held(board: Board) -> None:
     job = board.world.pairs.catalogue.job_ids[0]
     candidate = board.world.events["candidate_id"][0]
@@ -174,7 +194,7 @@ def test_where_nothing_was_served_nothing_differs(board: Board) -> None:
 
 def test_what_cannot_be_kept_costs_no_answer(board: Board) -> None:
     sample, known = (
-        ServedSample(board.served, board.log, None, share=1.0),
+        ServedSample(board.served, board.log, share=1.0),
         CandidateContext(candidate_id="c", known=True),
     )
     begun = sample.begin("r", "c")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 
+import pytest
+import sqlalchemy
 from sqlalchemy import Engine, select
 
+from rolecall.platform.database_erasure import count_candidate, erase_candidate
+from rolecall.platform.event_log import EventLog
 from rolecall.platform.forgotten import ForgottenPeople
-from rolecall.platform.ledger import FORGOTTEN, LEDGER_KEYS
+from rolecall.platform.ledger import FORGOTTEN, LEDGER_KEYS, open_ledger
+from rolecall.platform.served_log import ServedLog, ServedRequest
 from rolecall.platform.taints import Taints
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -76,3 +82,48 @@ def test_a_taint_stays_after_the_purge_and_is_marked_once(ledger: Engine) -> Non
     assert (taint.reason, taint.at, taint.purged_at) == ("why", NOW, DUE)
     assert taints.open() == []
     assert Taints(ledger, "another model").all() == []
+
+
+def served(candidate_id: str) -> ServedRequest:
+    return ServedRequest(
+        request_id="r", candidate_id=candidate_id, at=NOW, release_id="r", events=0, counted=0, jobs_through=NOW
+    )
+
+
+def posted(candidate_id: str) -> dict[str, object]:
+    event = {"event_id": "e", "candidate_id": candidate_id, "job_id": "j", "kind": "view", "occurred_at": NOW}
+    return {**event, "actor": "candidate"}
+
+
+@pytest.mark.parametrize("moment", ["before it is begun", "while it is open"])
+@pytest.mark.parametrize("what", ["a served request", "an event"])
+def test_whoever_is_forgotten_while_a_row_of_theirs_is_written_leaves_none(
+    ledger: Engine, what: str, moment: str
+) -> None:
+    """The erasure comes at the worst moments: after the writer looked nowhere yet, and with its transaction open."""
+    url = ledger.url.render_as_string(hide_password=False)
+    engine, elsewhere = open_ledger(url), open_ledger(url)
+    people = ForgottenPeople(engine)
+
+    def erase() -> None:
+        ForgottenPeople(elsewhere).add("c", at=NOW, due_at=NOW)
+        erase_candidate(elsewhere, "c")
+
+    eraser = threading.Thread(target=erase)
+
+    def strike(*_: object) -> None:
+        if eraser.ident is None:
+            eraser.start()
+            if moment == "before it is begun":
+                eraser.join()
+
+    name = "engine_connect" if moment == "before it is begun" else "after_cursor_execute"
+    sqlalchemy.event.listen(engine, name, strike)
+    if what == "an event":
+        EventLog(engine).append([posted("c")], forgotten=people)
+    else:
+        ServedLog(engine, people).append(served("c"))
+    eraser.join()
+    assert count_candidate(elsewhere, "c") == 0
+    for used in (engine, elsewhere):
+        used.dispose()

@@ -12,7 +12,7 @@ import pytest
 from rolecall.features.activity import candidate_history
 from rolecall.features.candidates import microseconds
 from rolecall.features.context import CandidateContext
-from rolecall.features.online_store import COUNTED
+from rolecall.features.views import VIEWS
 from rolecall.platform.event_log import EventLog
 from rolecall.platform.ledger import open_ledger
 from rolecall.serving.models import Profile
@@ -93,10 +93,11 @@ def test_an_application_is_remembered_whatever_is_shown_afterwards(reader: Candi
 
 
 def test_what_is_posted_after_the_run_drained_the_log_counts_however_late(
-    reader: CandidateReader, log: EventLog
+    reader: CandidateReader, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post(log, "j2", "view", NOW - timedelta(days=1))  # in the stored row
-    log.advance(COUNTED, log.last_sequence())
+    counted = next(view.counted for view in VIEWS if view.name == "candidate_history")
+    monkeypatch.setitem(STORED, str(counted), log.last_sequence())
     post(log, "j9", "apply", NOW - timedelta(days=2))
     post(log, "j7", "dismiss", NOW - timedelta(days=2))
     context = reader.read("c1", NOW)
@@ -105,7 +106,7 @@ def test_what_is_posted_after_the_run_drained_the_log_counts_however_late(
     assert context.activity["engagement_count"] == 3
 
 
-def test_without_a_watermark_the_newest_stored_event_tells_what_is_counted(
+def test_a_row_that_does_not_say_what_it_counts_counts_up_to_its_newest_event(
     reader: CandidateReader, log: EventLog
 ) -> None:
     post(log, "j9", "apply", NOW - timedelta(days=2))

@@ -58,6 +58,9 @@ class StoredRatings:
     def materialized_through(self) -> datetime:
         return NOON
 
+    def counted_through(self) -> int:
+        return 0
+
     def online_job_columns(
         self, job_ids: Sequence[str], employer_ids: Sequence[str | None]
     ) -> tuple[StampedColumns, ...]:

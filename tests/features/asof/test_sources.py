@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 import pytest
@@ -15,6 +17,8 @@ from feast.data_source import DataSource
 from feast.infra.offline_stores.bigquery_source import BigQuerySource
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.types import Float64
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rolecall.features.asof import DeltaSource
 from rolecall.features.asof.place import SourceError
@@ -144,10 +148,54 @@ def test_a_delta_source_comes_back_from_the_registry_as_it_went_in(tmp_path: Pat
 
 def test_a_source_of_two_files_with_other_columns_is_refused(tmp_path: Path) -> None:
     write_local(tmp_path)
-    parquet(tmp_path / "parts" / "9.parquet", ROWS.rename({"trips": "rides"}))
     source = FileSource(name="stats", path=str(tmp_path / "parts"), **OPTIONS)
-    with pytest.raises(Exception, match="rides"):
-        trips(store_of(tmp_path / "repo", source), ENTITIES)
+    other = tmp_path / "parts" / "9.parquet"
+    parquet(other, ROWS.rename({"trips": "rides"}))
+    refused(tmp_path, source, "files differ: unlike 0.parquet, 9.parquet lacks trips and has rides; write them anew")
+    parquet(other, ROWS.with_columns(pl.col("trips").cast(pl.Int32)))
+    refused(tmp_path, source, "unlike 0.parquet, 9.parquet has trips as int32 and not double")
+    store = store_of(tmp_path / "repo", source)
+    pulled = store._get_provider().offline_store.pull_latest_from_table_or_query(
+        store.config, source, ["driver_id"], ["trips"], "event_timestamp", "created"
+    )
+    with pytest.raises(SourceError, match="9.parquet has trips as int32"):
+        pulled.to_arrow()
+
+
+NAMES = st.one_of(
+    st.from_regex(r"0{0,3}[0-9]{1,3}", fullmatch=True), st.sampled_from(["x", "2026-03-01", "1e3", "a b"])
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True))
+def test_keys_that_folders_name_are_read_as_the_text_they_are(names: list[str]) -> None:
+    """`driver_id=007` is nobody else's than `007`'s, also where every folder looks like a number."""
+    with tempfile.TemporaryDirectory() as home:
+        for place, name in enumerate(names):
+            rows = stats((name, NOON, NOON, float(place)))
+            parquet(Path(home, "parts", f"driver_id={quote(name)}", "0.parquet"), rows.drop("driver_id"))
+        source = FileSource(name="stats", path=str(Path(home, "parts")), **OPTIONS)
+        view = feature_view(source, {"trips": Float64})
+        store = feast_store(Path(home, "repo"))
+        entities = asked(*((name, NOON) for name in [*names, "nobody", f"0{names[0]}"]))
+        wanted = [float(names.index(name)) if name in names else None for name in entities["driver_id"]]
+        table = store._get_provider().offline_store.get_historical_features(
+            store.config, [view], ["stats:trips"], entities, store.registry, store.project
+        )
+        assert table.to_arrow()["trips"].to_pylist() == wanted
+
+
+def test_a_number_with_a_leading_zero_in_a_folder_name_is_text_also_where_nobody_says_so(tmp_path: Path) -> None:
+    for name in ("007", "12"):
+        parquet(tmp_path / f"driver_id={name}" / "0.parquet", stats((name, NOON, NOON, 1.0)).drop("driver_id"))
+    assert scan(FileSource(path=str(tmp_path), **OPTIONS), None).collect()["driver_id"].to_list() == ["007", "12"]
+
+
+def test_empty_folders_and_patterns_say_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (str(tmp_path / "empty"), str(tmp_path / "empty" / "*.parquet")):
+        refused(tmp_path, FileSource(path=path, **OPTIONS), "empty")
 
 
 def refused(home: Path, source: DataSource, message: str, entities: Any = ENTITIES, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -22,6 +23,7 @@ from feast.types import Float64
 
 from rolecall.features.asof import DeltaSource
 from rolecall.features.asof.place import SourceError, place_of
+from rolecall.features.asof.sources import scan
 from rolecall.features.asof.writing import add_files, replace_parquet
 from tests.features.asof.repository import DRIVER, HOUR, NOON, asked, feast_store, feature_view, parquet, stats, trips
 
@@ -195,3 +197,52 @@ def test_a_delta_write_is_one_version(tmp_path: Path) -> None:
     source = source_of("delta", tmp_path)
     store_of(tmp_path, source).write_to_offline_store("stats", SECOND.to_pandas())
     assert DeltaTable(source.path).version() == 1
+
+
+def _killed_after(renames: int, write: Callable[[], object]) -> None:
+    """Run a write whose process ends after so many renames: nothing is cleaned up, as after kill -9."""
+    child = os.fork()
+    if child == 0:
+        left = iter(range(renames))
+        rename = Path.replace
+
+        def replace(self: Path, target: Path) -> Path:
+            if next(left, None) is None:
+                os._exit(9)
+            return rename(self, target)
+
+        Path.replace = replace  # type: ignore[method-assign, assignment]
+        write()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("renames", range(6))
+def test_a_killed_writer_leaves_all_of_its_rows_or_none(tmp_path: Path, renames: int) -> None:
+    old, new = FIRST, stats(*[(name, NOON, NOON, 5.0) for name in "pqr"])
+    source = FileSource(name="stats", path=str(tmp_path / "saved"), **OPTIONS)
+    place = place_of(source.path, None)
+    replace_parquet(place, old.to_arrow())
+    _killed_after(renames, lambda: replace_parquet(place, new.to_arrow()))
+    found = scan(source, None).collect()
+    assert found.equals(old) or found.equals(new)
+    replace_parquet(place, new.to_arrow())
+    assert scan(source, None).collect().equals(new)
+    assert not list(tmp_path.glob(".saved.*"))
+
+
+@pytest.mark.parametrize("renames", range(6))
+def test_of_partitions_that_a_killed_writer_added_all_are_there_or_none(tmp_path: Path, renames: int) -> None:
+    new = stats(*[(name, NOON, NOON, 5.0) for name in "pqr"])
+    source = FileSource(name="stats", path=str(tmp_path / "logs"), **OPTIONS)
+    place = place_of(source.path, None)
+    add_files(place, FIRST.to_arrow(), ["driver_id"])
+    _killed_after(renames, lambda: add_files(place, new.to_arrow(), ["driver_id"]))
+    assert sorted(scan(source, None, ["driver_id"]).collect()["driver_id"]) in (["a"], ["a", "p", "q", "r"])
+
+
+def test_rows_of_a_key_with_leading_zeros_keep_it(tmp_path: Path) -> None:
+    source = FileSource(name="stats", path=str(tmp_path / "parts"), **OPTIONS)
+    add_files(place_of(source.path, None), stats(("12", NOON, NOON, 1.0)).to_arrow(), ["driver_id"])
+    store_of(tmp_path, source).write_to_offline_store("stats", stats(("007", NOON, NOON, 2.0)).to_pandas())
+    assert sorted(scan(source, None, ["driver_id"]).collect()["driver_id"]) == ["007", "12"]

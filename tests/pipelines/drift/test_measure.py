@@ -89,3 +89,31 @@ def test_a_report_comes_back_from_its_json() -> None:
     again = DriftReport.from_dict(told.to_dict())
     assert again.to_dict() == told.to_dict()
     assert again.warnings() == told.warnings()
+
+
+def counted(units: Callable[[date], int]) -> DriftReport:
+    """Days whose rows are alike and whose number is not."""
+    features = tuple(Feature(name=f"c{number}", meaning="c") for number in range(COLUMNS))
+
+    def of(day: date) -> tuple[pl.DataFrame, int]:
+        return pl.DataFrame(drawn(day, 1), schema=[one.name for one in features]), units(day)
+
+    population = Population(source="things", features=features, state=False, rows=of)
+    return measure(count_days([population], DAYS, FeatureStatistics()), NEWEST)
+
+
+def test_a_day_that_lost_half_of_its_rows_at_random_raises_an_alarm() -> None:
+    found = counted(lambda day: 480 if day == NEWEST else 1_000 - day.toordinal() % 7)
+    assert [one.source for one in found.lost] == ["things"]
+    assert found.drifted
+    assert "had 480 rows where it had at least 99" in found.warnings()[-1]
+    assert DriftReport.from_dict(found.to_dict()).lost == found.lost
+
+
+def test_a_smaller_weekday_few_rows_and_more_rows_raise_none() -> None:
+    def weekly(day: date) -> int:
+        return 300 if day.weekday() == NEWEST.weekday() else 1_000
+
+    assert not counted(weekly).lost
+    assert not counted(lambda day: 30 if day == NEWEST else 90).lost
+    assert not counted(lambda day: 3_000 if day == NEWEST else 1_000).lost

@@ -20,7 +20,7 @@ from .conftest import CANARY, DAY, OTHER
 
 
 def with_rules(settings: Settings, **rules: int) -> Settings:
-    return settings.model_copy(update={"retention": RetentionSettings(**rules)})
+    return settings.model_copy(update={"retention": RetentionSettings(**({"served_days": 0} | rules))})
 
 
 def removed(settings: Settings, *, days: float, dry_run: bool = False) -> dict[str, int]:
@@ -29,7 +29,12 @@ def removed(settings: Settings, *, days: float, dry_run: bool = False) -> dict[s
 
 
 def test_without_rules_nothing_goes(settings: Settings) -> None:
-    assert removed(settings, days=10_000) == {}
+    assert removed(with_rules(settings), days=10_000) == {}
+
+
+def test_unless_told_otherwise_what_requests_were_answered_from_goes_after_a_month(settings: Settings) -> None:
+    assert removed(settings, days=29) == {"served_days": 0}
+    assert removed(settings, days=31) == {"served_days": 2}
 
 
 def test_events_go_by_when_they_occurred_from_table_log_and_history(settings: Settings) -> None:
