@@ -187,8 +187,9 @@ class OnlineStore:
         """Feature rows of the candidates, in order; a value past its view's ttl, or later than `at`, is None.
 
         Beside the columns each row tells under the names `ViewShape.counted` up to which event of the log it counts
-        what was posted, and under `PROFILE_AT` which version of the profile it holds. Views are read in the opposite order of their writing: where a run is at work, a row without a
-        history is one that had none when its activity was written.
+        what was posted, and under `PROFILE_AT` which version of the profile it holds. Views are read in the opposite
+        order of their writing: where a run is at work, a row without a history is one that had none when its activity
+        was written.
         """
         views = tuple(view for view in service_views("ranker_full") if view.entity == "candidate")
         return self._online_rows(views[::-1], candidate_ids, at)

@@ -65,7 +65,7 @@ class ViewShape:
 
 
 PROFILE_AT = "candidate_profile:at"
-"""Under which name a candidate's row read online tells since when its profile holds, in microseconds; None without one."""
+"""The name under which a candidate's row read online tells since when its profile holds, in microseconds, or None."""
 
 _PROFILE_SOURCE = ("candidate_id", "updated_at", *names(view_features.PROFILE), "experience")
 _CANDIDATE_EVENTS = ("event_id", "actor", "candidate_id", "job_id", "kind", "occurred_at")

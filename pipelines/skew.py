@@ -45,8 +45,8 @@ _PAGE = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class SkewReport:
-    """`requests`, `jobs`: compared; `late_requests`, `late_jobs`: not compared; `older_profiles`: requests compared with
-    the older profile they read. By column the values compared and those that differ."""
+    """`requests`, `jobs`: compared; `late_requests`, `late_jobs`: not compared; `older_profiles`: requests compared
+    with the older profile they read. By column the values compared and those that differ."""
 
     requests: int
     jobs: int

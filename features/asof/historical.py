@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.types import String
 from feast.utils import _get_requested_feature_views_to_features_dict
@@ -21,6 +22,9 @@ from rolecall.features.asof.place import SourceError
 from rolecall.features.asof.pull import within
 from rolecall.features.asof.sources import TableSource, columns_of, mapped, reading, scan, table_source
 from rolecall.features.asof.view import AsofInputError, AsofView
+
+_TASK_BYTES = 2**30
+"""What a task on a cluster takes where nothing bounds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +72,11 @@ class ViewRequest:
         """Columns that the view declares as text."""
         return [column.name for column in (*self.view.entity_columns, *self.view.features) if column.dtype == String]
 
-    def asof_view(self, repo: Path | None) -> AsofView:
-        """The view over its source. Raises SourceError where the source lacks what the view needs."""
+    def asof_view(self, repo: Path | None, *, held: bool = True) -> AsofView:
+        """The view over its source, scanned as `scan` does. Raises SourceError where the source lacks what it needs."""
         source = self.source
-        rows = scan(source, repo, [name for name in self._texts for name in (name, *_files_name(source, name))])
+        texts = [name for column in self._texts for name in (column, *_files_name(source, column))]
+        rows = scan(source, repo, texts, held=held)
         rows = mapped(rows, source.field_mapping, columns_of(rows, source), source)
         names = columns_of(rows, source)
 
@@ -159,6 +164,40 @@ def joined(
             scratch=bounds.scratch,
         )
     return plain(table, {name for view in views for name in view.columns.values()})
+
+
+def spread(
+    entities: EntityRows,
+    asked: Sequence[ViewRequest],
+    target: Path,
+    *,
+    workers: int,
+    known_only: bool,
+    repo: Path | None,
+    bounds: Bounds,
+) -> list[Path]:
+    """The same by `workers` tasks of a Ray cluster, as Parquet files below `target`, which all machines see; their
+    paths, in the order of the entity rows. Only those rows pass through this process."""
+    from rolecall.features.asof.cluster import cluster_join
+
+    views = [request.asof_view(repo, held=False) for request in asked]
+    target.mkdir(parents=True, exist_ok=True)
+    file = target / "entities.parquet"
+    with reading([request.source for request in asked], repo):
+        pq.write_table(entities.rows(), file)
+        try:
+            return cluster_join(
+                pl.scan_parquet(file),
+                views,
+                timestamp=entities.timestamp,
+                target=target / "rows",
+                scratch=target,
+                known_only=known_only,
+                memory=bounds.memory or _TASK_BYTES,
+                workers=workers,
+            )
+        finally:
+            file.unlink()
 
 
 def _check_keys(names: Sequence[str], request: ViewRequest) -> None:

@@ -20,7 +20,7 @@ from feast.utils import compute_non_entity_date_range
 from pydantic import ByteSize, Field
 
 from rolecall.features.asof.delta_source import DeltaSource
-from rolecall.features.asof.historical import Bounds, EntityRows, joined, requests
+from rolecall.features.asof.historical import Bounds, EntityRows, joined, requests, spread
 from rolecall.features.asof.place import Place, SourceError, place_of
 from rolecall.features.asof.pull import Pull, all_rows, newest_rows
 from rolecall.features.asof.retrieval import AsofRetrievalJob, Retrieval
@@ -76,8 +76,13 @@ class AsofOfflineStore(OfflineStore):
             known_only = filter_by_created_timestamp
             return joined(entities, asked, known_only=known_only, repo=repo, bounds=bounds)
 
+        def by_a_cluster(target: Path, workers: int) -> list[Path]:
+            known_only = filter_by_created_timestamp
+            return spread(entities, asked, target, workers=workers, known_only=known_only, repo=repo, bounds=bounds)
+
         retrieval = Retrieval(
             evaluate=evaluate,
+            spread=by_a_cluster,
             repo=repo,
             full_feature_names=full_feature_names,
             on_demand=on_demand,

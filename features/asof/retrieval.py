@@ -22,9 +22,11 @@ from rolecall.features.asof.writing import add_files, replace_delta, replace_par
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """How the rows are got, and how they are named. `staging`: where `to_remote_storage` writes."""
+    """How the rows are got, and how they are named. `staging`: where `to_remote_storage` writes. `spread`: has a
+    cluster write the rows below a folder, by so many tasks at once; None for what one machine gets."""
 
     evaluate: Callable[[], pa.Table]
+    spread: Callable[[Path, int], list[Path]] | None = None
     repo: Path | None
     full_feature_names: bool = False
     on_demand: list[Any] = field(default_factory=list)
@@ -54,6 +56,18 @@ class AsofRetrievalJob(RetrievalJob):
             raise SavedDatasetLocationAlreadyExists(location=place.uri)
         write = replace_delta if is_delta(source) else replace_parquet
         write(place, self.to_arrow(timeout=timeout))
+
+    def to_ray_dataset(self) -> Any:
+        """The result as a Ray dataset. With a `staging_location` that every machine sees the cluster joins, and the
+        rows stay there as files; else, and with on-demand features, they pass through this process."""
+        held, place = self._retrieval, self._retrieval.staging
+        if held.spread is None or held.on_demand or place is None or not place.local:
+            return super().to_ray_dataset()
+        import ray
+
+        workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)  # one is left for reading: none, and it hangs
+        paths = held.spread(place.path / uuid4().hex, workers)
+        return ray.data.read_parquet([str(path) for path in paths])
 
     def supports_remote_storage_export(self) -> bool:
         return self._retrieval.staging is not None

@@ -45,16 +45,19 @@ def source_place(source: TableSource, repo: Path | str | None) -> Place:
     return place_of(source.path, repo, endpoint=source.s3_endpoint_override, credentials=source.resolve_credentials())
 
 
-def scan(source: TableSource, repo: Path | str | None, texts: Collection[str] = ()) -> pl.LazyFrame:
+def scan(
+    source: TableSource, repo: Path | str | None, texts: Collection[str] = (), *, held: bool = True
+) -> pl.LazyFrame:
     """Every row, under the column names of the files. `texts`: columns that are text though folders (`user=007`) name
-    their values.
+    their values. `held`: hold a local file open, so that one replaced while it is read is read as it was; else the scan
+    may be sent to other processes.
 
     Raises SourceError where nothing is there, or a pinned version is not.
     """
     place = source_place(source, repo)
     if is_delta(source):
         return _scan_delta(place, source.version if isinstance(source, DeltaSource) else None)
-    return _scan_parquet(place, texts)
+    return _scan_parquet(place, texts, held)
 
 
 @contextlib.contextmanager
@@ -101,12 +104,12 @@ def mapped(frame: pl.LazyFrame, mapping: Mapping[str, str], names: list[str], so
     return frame.rename(renames)
 
 
-def _scan_parquet(place: Place, texts: Collection[str]) -> pl.LazyFrame:
+def _scan_parquet(place: Place, texts: Collection[str], held: bool) -> pl.LazyFrame:
     uri, hive = place.uri, None
     if not place.is_glob:
         recover(place)
         uri = _checked(place)
-        if place.local and not place.is_folder():  # held open: a writer that puts another in its place changes nothing
+        if held and place.local and not place.is_folder():
             return pl.scan_parquet(place.path.open("rb"))
         if place.is_folder():
             hive = hive_types(list(parquet_files(place)), texts) or None

@@ -1,4 +1,4 @@
-"""What the serving process answers from is what the next daily run would learn from; where it is not, the run says so."""
+"""What a server answers from is what the next daily run would learn from; where it is not, the run says so."""
 
 from __future__ import annotations
 
@@ -67,9 +67,8 @@ def test_what_a_server_answered_from_is_what_the_next_run_learns_from_and_a_plan
     active = sorted({*tables.read(EVENTS)["candidate_id"].to_pylist()})
     profiles = sorted({*tables.read(CANDIDATES)["candidate_id"].to_pylist()} - {*active[:12]})
     serve(settings, [*active[:8], *profiles[:2]], name="right")
-    forgetful = settings.features.model_copy(
-        update={"history_length": 1}
-    )  # a server set up otherwise than the pipeline
+    # a server set up otherwise than the pipeline
+    forgetful = settings.features.model_copy(update={"history_length": 1})
     serve(settings.model_copy(update={"features": forgetful}), active[8:12], name="skewed")
 
     result = run_daily(settings, AS_OF + DAY)

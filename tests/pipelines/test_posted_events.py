@@ -66,9 +66,10 @@ class Board:
                 raise KeyboardInterrupt
             write(store, view, rows, counted)
 
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched:
             patched.setattr(OnlineStore, "_write", dies)
-            self.run(folder, as_of)
+            with pytest.raises(KeyboardInterrupt):
+                self.run(folder, as_of)
 
     def served(self, at: datetime = NOW) -> CandidateContext:
         store = feature_store(self.settings)

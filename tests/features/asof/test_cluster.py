@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from feast.types import Float64
 from hypothesis import HealthCheck, given, settings
 
 from rolecall.features.asof import cluster
@@ -21,6 +22,8 @@ from rolecall.features.asof.view import AsofInputError
 from rolecall.platform.ray_runtime import ray_session
 from rolecall.platform.settings import RaySettings
 from tests.features.asof.cases import AT, Case, cases
+from tests.features.asof.repository import DRIVER, NOON, feast_store, feature_view, parquet, stats
+from tests.features.asof.repository import asked as entity_rows
 from tests.features.asof.test_parts import frames, the_view
 
 pytestmark = pytest.mark.slow
@@ -74,6 +77,19 @@ def test_a_hot_key_changes_nothing_and_the_driver_is_told_paths_and_counts(
     whole = asof_join(asked.to_arrow(), [view], timestamp=AT)
     assert pl.concat([pl.read_parquet(path) for path in paths]).equals(pl.DataFrame(whole))
     assert 0 < sum(told) < (tmp_path / "rows.parquet").stat().st_size / 10
+
+
+def test_a_retrieval_becomes_a_ray_dataset_without_its_rows_passing_through_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = parquet(tmp_path / "stats.parquet", stats(("a", NOON, NOON, 1.0), ("b", NOON, NOON, 2.0)))
+    view = feature_view(source, {"trips": Float64})
+    store = feast_store(tmp_path / "repo", [DRIVER, view], staging_location=str(tmp_path / "staging"))
+    entities = entity_rows(("b", NOON), ("x", NOON), ("a", NOON))
+    job = store.get_historical_features(entities, ["stats:trips"])
+    monkeypatch.setattr(job, "to_arrow", None)  # what would bring them here
+    rows = job.to_ray_dataset().take_all()
+    assert [(row["driver_id"], row["trips"]) for row in rows] == [("b", 2.0), ("x", None), ("a", 1.0)]
 
 
 def test_inputs_that_cannot_be_joined_are_refused_before_any_task_starts(tmp_path: Path) -> None:
