@@ -78,6 +78,8 @@ class ActivityState:
     applied_us: int | None = None
     until_us: int | None = None
     _packed: tuple[int, str, str] | None = None
+    _count_lines: dict[int, str] = field(default_factory=dict)
+    _seen_lines: dict[int, str] = field(default_factory=dict)
     _today: dict[str, str] = field(default_factory=dict)
     _held: int = 0
 
@@ -106,8 +108,11 @@ class ActivityState:
         if kind not in _PLACE:
             return
         day = at_us // DAY_US
-        if self._packed is not None and day < self._packed[0]:
-            self._packed = None
+        if self._packed is None or day != self._packed[0]:
+            self._count_lines.pop(day, None)
+            self._seen_lines.pop(day, None)
+            if self._packed is not None and day < self._packed[0]:
+                self._packed = None
         self.days.setdefault(day, [0] * len(COUNTED))[_PLACE[kind]] += 1
         seen = self.seen.setdefault(day, {})
         known = seen.get(job_id)
@@ -174,25 +179,38 @@ class ActivityState:
         return [sum(column) for column in zip(*kept, strict=True)] or [0] * len(COUNTED)
 
     def _pack(self, day: int) -> None:
-        """Write down all days but this one, and what was sighted on it, once: only a newer event, one of an earlier day
-        or too many sightings change them, and each further event of the day changes one line."""
+        """Write down all days but this one, each once, and what was sighted on this one: only a later day, an event of
+        an earlier one or too many sightings change them, and each further event of the day changes one line."""
         self._forget(day)
-        before = "\n".join(_counts(one, self.days[one]) for one in sorted(self.days) if one < day)
-        seen = "\n".join(_sightings(one, self.seen[one]) for one in sorted(self.seen) if one < day)
-        self._packed = (day, before, seen)
+        counts, seen = self._count_lines, self._seen_lines
+        for one in self.days.keys() - counts.keys():
+            if one < day:
+                counts[one] = _counts(one, self.days[one])
+        for one in self.seen.keys() - seen.keys():
+            if one < day:
+                seen[one] = _sightings(one, self.seen[one])
+        before = "\n".join([counts[one] for one in sorted(counts)])
+        self._packed = (day, before, "\n".join([seen[one] for one in sorted(seen)]))
         self._today = {job_id: _sighting(day, job_id, one) for job_id, one in self.seen.get(day, {}).items()}
 
     def _forget(self, day: int) -> None:
         for one in [one for one in self.days if one <= day - _KEPT_DAYS]:
             del self.days[one]
+            self._count_lines.pop(one, None)
         for one in [one for one in self.seen if one <= day - SEEN_DAYS]:
-            del self.seen[one]
-        while sum(map(len, self.seen.values())) > MAX_SEEN and len(self.seen) > 1:
-            del self.seen[min(self.seen)]
-        for jobs in self.seen.values():  # more in one day: a row at each instant of it must not grow without end
-            for job_id in list(itertools.islice(jobs, max(0, len(jobs) - MAX_SEEN))):
+            self._drop(one)
+        while self._held > MAX_SEEN and len(self.seen) > 1:
+            self._drop(min(self.seen))
+        if self._held > MAX_SEEN:  # in one day: a row at each instant of it must not grow without end
+            ((one, jobs),) = self.seen.items()
+            for job_id in list(itertools.islice(jobs, len(jobs) - MAX_SEEN)):
                 del jobs[job_id]
-        self._held = sum(map(len, self.seen.values()))
+            self._seen_lines.pop(one, None)
+            self._held = len(jobs)
+
+    def _drop(self, day: int) -> None:
+        self._held -= len(self.seen.pop(day))
+        self._seen_lines.pop(day, None)
 
 
 ACTIVITY_STATE_COLUMNS = (

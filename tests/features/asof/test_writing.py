@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def test_a_killed_writer_leaves_all_of_its_rows_or_none(tmp_path: Path, renames:
     source = FileSource(name="stats", path=str(tmp_path / "saved"), **OPTIONS)
     place = place_of(source.path, None)
     replace_parquet(place, old.to_arrow())
-    _killed_after(renames, lambda: replace_parquet(place, new.to_arrow()))
+    _killed_after(renames, partial(replace_parquet, place, new.to_arrow()))
     found = scan(source, None).collect()
     assert found.equals(old) or found.equals(new)
     replace_parquet(place, new.to_arrow())
@@ -237,7 +238,7 @@ def test_of_partitions_that_a_killed_writer_added_all_are_there_or_none(tmp_path
     source = FileSource(name="stats", path=str(tmp_path / "logs"), **OPTIONS)
     place = place_of(source.path, None)
     add_files(place, FIRST.to_arrow(), ["driver_id"])
-    _killed_after(renames, lambda: add_files(place, new.to_arrow(), ["driver_id"]))
+    _killed_after(renames, partial(add_files, place, new.to_arrow(), ["driver_id"]))
     assert sorted(scan(source, None, ["driver_id"]).collect()["driver_id"]) in (["a"], ["a", "p", "q", "r"])
 
 
