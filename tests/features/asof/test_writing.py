@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -200,22 +201,29 @@ def test_a_delta_write_is_one_version(tmp_path: Path) -> None:
     assert DeltaTable(source.path).version() == 1
 
 
+class Killed(BaseException):
+    """The process is gone."""
+
+
 def _killed_after(renames: int, write: Callable[[], object]) -> None:
-    """Run a write whose process ends after so many renames: nothing is cleaned up, as after kill -9."""
-    child = os.fork()
-    if child == 0:
-        left = iter(range(renames))
-        rename = Path.replace
+    """A write whose process ends after so many renames: from then on nothing on disk changes, whatever cleans up."""
+    left, dead = iter(range(renames)), False
+    changes = {(Path, "replace"): Path.replace, (Path, "unlink"): Path.unlink, (shutil, "rmtree"): shutil.rmtree}
 
-        def replace(self: Path, target: Path) -> Path:
-            if next(left, None) is None:
-                os._exit(9)
-            return rename(self, target)
+    def until_killed(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
+        def checked(*given: Any, **named: Any) -> Any:
+            nonlocal dead
+            dead = dead or (name == "replace" and next(left, None) is None)
+            if dead:
+                raise Killed
+            return change(*given, **named)
 
-        Path.replace = replace  # type: ignore[method-assign, assignment]
+        return checked
+
+    with pytest.MonkeyPatch.context() as patched, contextlib.suppress(Killed):
+        for (where, name), change in changes.items():
+            patched.setattr(where, name, until_killed(name, change))
         write()
-        os._exit(0)
-    os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize("renames", range(6))
