@@ -38,6 +38,9 @@ SERVICE = "ranker_full"
 
 MOST_REQUESTS = 2_000
 _DAY = timedelta(days=1)
+_WITHIN = timedelta(seconds=1, microseconds=-1)
+"""Feast's SQLite store keeps the instants of rows in whole seconds."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_FEATURES = ("job_id", "employer_id")
 _PAGE = 20_000
@@ -202,7 +205,10 @@ def _replayed_candidates(asked: Sequence[ServedRequest], store: FeatureStore) ->
 
 
 def _profile_at(served: ServedRequest) -> datetime:
-    return served.at if served.profile_us is None else _EPOCH + timedelta(microseconds=served.profile_us)
+    """An instant at which the version that was read is the newest."""
+    if served.profile_us is None:
+        return served.at
+    return min(served.at, _EPOCH + timedelta(microseconds=served.profile_us) + _WITHIN)
 
 
 def _replayed_jobs(shown: Sequence[_Shown], store: FeatureStore) -> list[dict[str, float | None]]:

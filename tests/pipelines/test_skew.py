@@ -157,7 +157,9 @@ def test_a_profile_changed_after_the_run_is_told_apart_and_is_no_difference(boar
     rows = board.world.candidates.sort("candidate_id").head(2).with_columns(city=pl.lit("Elsewhere"))
     changed, unchanged = rows["candidate_id"]
     board.answer([(changed, 5), (unchanged, 5)], [board.world.pairs.catalogue.job_ids[0]])
-    later = rows.head(1).with_columns(pl.lit(board.at(10)).cast(TIMESTAMP).alias("updated_at"))
+    later = rows.head(1).with_columns(
+        pl.lit(board.at(10) + timedelta(microseconds=123_456)).cast(TIMESTAMP).alias("updated_at")
+    )
     remember_profiles(board.tables)
     board.tables.upsert(CANDIDATES, later.select(CANDIDATES.columns.names).to_arrow().cast(CANDIDATES.columns))
     board.answer([(changed, 20), (unchanged, 20)], [])
