@@ -59,7 +59,7 @@ class AsofRetrievalJob(RetrievalJob):
 
     def to_ray_dataset(self) -> Any:
         """The result as a Ray dataset. With a `staging_location` that every machine sees the cluster joins, and the
-        rows stay there as files; else, and with on-demand features, they pass through this process."""
+        rows stay there as files, in Ray's order; else, and with on-demand features, they pass through this process."""
         held, place = self._retrieval, self._retrieval.staging
         if held.spread is None or held.on_demand or place is None or not place.local:
             return super().to_ray_dataset()

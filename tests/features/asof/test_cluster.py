@@ -88,8 +88,8 @@ def test_a_retrieval_becomes_a_ray_dataset_without_its_rows_passing_through_the_
     entities = entity_rows(("b", NOON), ("x", NOON), ("a", NOON))
     job = store.get_historical_features(entities, ["stats:trips"])
     monkeypatch.setattr(job, "to_arrow", None)  # what would bring them here
-    rows = job.to_ray_dataset().take_all()
-    assert [(row["driver_id"], row["trips"]) for row in rows] == [("b", 2.0), ("x", None), ("a", 1.0)]
+    rows = {row["driver_id"]: row["trips"] for row in job.to_ray_dataset().take_all()}
+    assert rows == {"b": 2.0, "x": None, "a": 1.0}
 
 
 def test_inputs_that_cannot_be_joined_are_refused_before_any_task_starts(tmp_path: Path) -> None:
