@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from rolecall.features.asof.keys import TEXTS, aligned
 
 Parts = npt.NDArray[np.int64]
 _SEED = 20_240_229
+_MOST_OPEN = 2_000
 _OLDEST = pl.CompatLevel.oldest()
 
 
@@ -38,11 +42,51 @@ def write_batches(path: Path, frame: pl.DataFrame, parts: Parts, count: int) -> 
 
 def read_batches(paths: Sequence[Path], part: int) -> pl.DataFrame:
     """Batch `part` of every file, one below the other."""
+    kept = _KEPT_OPEN.get()
+    if kept is not None:
+        return pl.DataFrame(pa.Table.from_batches([kept.reader(path).get_batch(part) for path in paths]))
     batches = []
     for path in paths:
         with pa.OSFile(str(path), "rb") as source:
             batches.append(pa.ipc.open_file(source).get_batch(part))
     return pl.DataFrame(pa.Table.from_batches(batches))
+
+
+class _OpenFiles:
+    """The files read last, open: opening one reads where each of its batches begins, and a piece needs one of them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._files: OrderedDict[Path, tuple[pa.OSFile, pa.ipc.RecordBatchFileReader]] = OrderedDict()
+
+    def reader(self, path: Path) -> pa.ipc.RecordBatchFileReader:
+        if path not in self._files:
+            while len(self._files) >= self._most:
+                self._files.popitem(last=False)[1][0].close()
+            source = pa.OSFile(str(path), "rb")
+            self._files[path] = (source, pa.ipc.open_file(source))
+        self._files.move_to_end(path)
+        return self._files[path][1]
+
+    def close(self) -> None:
+        for source, _ in self._files.values():
+            source.close()
+
+
+_KEPT_OPEN: ContextVar[_OpenFiles | None] = ContextVar("kept_open", default=None)
+
+
+@contextmanager
+def files_kept_open() -> Iterator[None]:
+    """Within the block, and this thread, files of batches stay open, as far as the process may: half of its limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = _OpenFiles(max(1, min(_MOST_OPEN, soft // 2)))
+    token = _KEPT_OPEN.set(kept)
+    try:
+        yield
+    finally:
+        _KEPT_OPEN.reset(token)
+        kept.close()
 
 
 @contextmanager

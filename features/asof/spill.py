@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from rolecall.features.asof.pieces import files_kept_open
 from rolecall.features.asof.plan import Plan, make_plan, pieces, slices, splits
 from rolecall.features.asof.stages import gather, join, scatter, split
 from rolecall.features.asof.view import AsofView
@@ -34,9 +35,11 @@ def spilled_join(
         plan = make_plan(
             entities, views, timestamp=timestamp, known_only=known_only, folder=Path(folder), memory=memory
         )
-        joined = _joined(plan)
+        with files_kept_open():
+            joined = _joined(plan)
         for place in range(plan.slices):
-            yield gather(place, joined)
+            with files_kept_open():
+                yield gather(place, joined)
 
 
 def _joined(plan: Plan) -> list[list[Path]]:
