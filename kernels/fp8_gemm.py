@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rolecall.kernels.configurations import Configuration, blocks, configuration
 from rolecall.kernels.dispatch import INTERPRETED, Pointer, Scalar, choose, compiling, constexpr, jit, register, tl
+from rolecall.kernels.int8_gemm import banded_block
 
 LARGEST = 448.0  # of e4m3
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -90,19 +91,8 @@ def _gemm_kernel(
     BLOCK_K: constexpr,
     BAND: constexpr,
 ) -> None:
-    """One block of y. Programs go down BAND blocks of rows before the next column, so that B's blocks stay in cache.
-
-    DOT: the type numbers are multiplied in where the weight alone is fp8.
-    """
-    program = tl.program_id(0)
-    down = tl.cdiv(M, BLOCK_M)
-    across = tl.cdiv(N, BLOCK_N)
-    band = program // (BAND * across)
-    first = band * BAND
-    height = tl.minimum(down - first, BAND)
-    inside = program % (BAND * across)
-    row = (first + inside % height) * BLOCK_M + tl.arange(0, BLOCK_M)
-    column = (inside // height) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """One block of y. DOT: the type numbers are multiplied in where the weight alone is fp8."""
+    row, column = banded_block(M, N, BLOCK_M, BLOCK_N, BAND)
     step = tl.arange(0, BLOCK_K)
     a_at = a + row.to(tl.int64)[:, None] * a_stride + step[None, :]
     b_at = b + column.to(tl.int64)[None, :] * b_stride + step[:, None]

@@ -42,6 +42,21 @@ def reference(a: QuantizedRows, b: QuantizedRows, dtype: torch.dtype = torch.flo
 
 
 @jit
+def banded_block(M: Scalar, N: Scalar, BLOCK_M: constexpr, BLOCK_N: constexpr, BAND: constexpr) -> Scalar:
+    """Rows and columns of this program's block of an [M, N] product.
+
+    Programs go down BAND blocks of rows before the next column, so that the right matrix's blocks stay in cache.
+    """
+    program = tl.program_id(0)
+    across = tl.cdiv(N, BLOCK_N)
+    first = program // (BAND * across) * BAND
+    height = tl.minimum(tl.cdiv(M, BLOCK_M) - first, BAND)
+    inside = program % (BAND * across)
+    row = (first + inside % height) * BLOCK_M + tl.arange(0, BLOCK_M)
+    return row, (inside // height) * BLOCK_N + tl.arange(0, BLOCK_N)
+
+
+@jit
 def _gemm_kernel(
     a: Pointer,
     b: Pointer,
@@ -59,16 +74,8 @@ def _gemm_kernel(
     BLOCK_K: constexpr,
     BAND: constexpr,
 ) -> None:
-    """One block of y. Programs go down BAND blocks of rows before the next column, so that B's blocks stay in cache."""
-    program = tl.program_id(0)
-    down = tl.cdiv(M, BLOCK_M)
-    across = tl.cdiv(N, BLOCK_N)
-    band = program // (BAND * across)
-    first = band * BAND
-    height = tl.minimum(down - first, BAND)
-    inside = program % (BAND * across)
-    row = (first + inside % height) * BLOCK_M + tl.arange(0, BLOCK_M)
-    column = (inside // height) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """One block of y."""
+    row, column = banded_block(M, N, BLOCK_M, BLOCK_N, BAND)
     step = tl.arange(0, BLOCK_K)
     a_at = a + row.to(tl.int64)[:, None] * a_stride + step[None, :]
     b_at = b + column.to(tl.int64)[None, :] * b_stride + step[:, None]

@@ -18,6 +18,7 @@ from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, conste
 from rolecall.kernels.rows import (
     FLOATS,
     accumulating,
+    cells,
     check_float,
     check_vector,
     output,
@@ -60,8 +61,7 @@ def _kernel(
     x_ptr += rows * x_stride
     y_ptr += rows * y_stride
     if STEPS == 1:  # the row is read once and stays in registers
-        columns = tl.arange(0, BLOCK)[None, :]
-        inside = (rows < M) & (columns < N)
+        columns, inside = cells(rows, 0, M, N, BLOCK)
         x = tl.load(x_ptr + columns, mask=inside, other=0.0).to(tl.float32)
         centred = tl.where(columns < N, x - (tl.sum(x, axis=1) / N)[:, None], 0.0)
         inverse = tl.rsqrt(tl.sum(centred * centred, axis=1) / N + eps)[:, None]
@@ -71,8 +71,7 @@ def _kernel(
         mean = tl.zeros([ROWS], tl.float32)
         squares = tl.zeros([ROWS], tl.float32)
         for step in tl.range(0, STEPS):
-            columns = step * BLOCK + tl.arange(0, BLOCK)[None, :]
-            inside = (rows < M) & (columns < N)
+            columns, inside = cells(rows, step, M, N, BLOCK)
             x = tl.load(x_ptr + columns, mask=inside, other=0.0).to(tl.float32)
             before = step * BLOCK
             count = tl.minimum(N - before, BLOCK)
@@ -83,8 +82,7 @@ def _kernel(
             squares += tl.sum(centred * centred, axis=1) + moved * moved * count * before / (before + count)
         inverse = tl.rsqrt(squares / N + eps)[:, None]
         for step in tl.range(0, STEPS):
-            columns = step * BLOCK + tl.arange(0, BLOCK)[None, :]
-            inside = (rows < M) & (columns < N)
+            columns, inside = cells(rows, step, M, N, BLOCK)
             x = tl.load(x_ptr + columns, mask=inside, other=0.0).to(tl.float32)
             y = _scaled((x - mean[:, None]) * inverse, w_ptr, b_ptr, columns, N, WEIGHT, BIAS)
             tl.store(y_ptr + columns, y.to(y_ptr.dtype.element_ty), mask=inside)

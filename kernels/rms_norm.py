@@ -19,6 +19,7 @@ from rolecall.kernels.quantization import QuantizedRows, quantize_rows
 from rolecall.kernels.rows import (
     FLOATS,
     accumulating,
+    cells,
     check_float,
     check_vector,
     output,
@@ -67,8 +68,7 @@ def _kernel(
     y_ptr += rows * y_stride
     h_ptr += rows * h_stride
     if STEPS == 1:  # the row is read once and stays in registers
-        columns = tl.arange(0, BLOCK)[None, :]
-        inside = (rows < M) & (columns < N)
+        columns, inside = cells(rows, 0, M, N, BLOCK)
         h = _sum(x_ptr, r_ptr, h_ptr, columns, inside, RESIDUAL)
         inverse = tl.rsqrt(tl.sum(h * h, axis=1) / N + eps)[:, None]
         y = _scaled(h, inverse, w_ptr, columns, N, WEIGHT)
@@ -77,8 +77,7 @@ def _kernel(
     else:
         total = tl.zeros([ROWS], tl.float32)
         for index in tl.range(0, STEPS):
-            columns = index * BLOCK + tl.arange(0, BLOCK)[None, :]
-            inside = (rows < M) & (columns < N)
+            columns, inside = cells(rows, index, M, N, BLOCK)
             h = _sum(x_ptr, r_ptr, h_ptr, columns, inside, RESIDUAL)
             total += tl.sum(h * h, axis=1)
         inverse = tl.rsqrt(total / N + eps)[:, None]
@@ -87,15 +86,13 @@ def _kernel(
         peak = tl.zeros([ROWS], tl.float32)
         if QUANTIZE:
             for index in tl.range(0, STEPS):
-                columns = index * BLOCK + tl.arange(0, BLOCK)[None, :]
-                inside = (rows < M) & (columns < N)
+                columns, inside = cells(rows, index, M, N, BLOCK)
                 h = tl.load(source + columns, mask=inside, other=0.0).to(tl.float32)
                 y = _scaled(h, inverse, w_ptr, columns, N, WEIGHT)
                 peak = tl.maximum(peak, tl.max(tl.abs(y), axis=1))
         step = peak[:, None] / 127.0
         for index in tl.range(0, STEPS):
-            columns = index * BLOCK + tl.arange(0, BLOCK)[None, :]
-            inside = (rows < M) & (columns < N)
+            columns, inside = cells(rows, index, M, N, BLOCK)
             h = tl.load(source + columns, mask=inside, other=0.0).to(tl.float32)
             y = _scaled(h, inverse, w_ptr, columns, N, WEIGHT)
             _write(y, step, y_ptr + columns, inside, QUANTIZE)

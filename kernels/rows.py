@@ -1,4 +1,5 @@
-"""What operators on the rows of a tensor share: its view as a matrix, the tensor they write, and its checks.
+"""What operators on the rows of a tensor share: its view as a matrix, the tensor they write, its checks, and the places
+of a kernel's step.
 
 Shapes: any [..., N] is worked on as x_MN. A row must be contiguous; its distance to the next may be anything, so a
 slice of a wider buffer is read in place.
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from rolecall.kernels.dispatch import Scalar, constexpr, jit, tl
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -65,3 +68,10 @@ def check_float(x: Tensor) -> None:
     """Raise ValueError unless x is a floating-point tensor of at least one dimension."""
     if x.ndim == 0 or not x.is_floating_point():
         raise ValueError(f"got {tuple(x.shape)} {x.dtype}; allowed: floating-point [..., N]")
+
+
+@jit
+def cells(rows: Scalar, step: Scalar, M: Scalar, N: Scalar, BLOCK: constexpr) -> Scalar:
+    """The columns [1, BLOCK] of a kernel's step, and which of their cells in `rows` [ROWS, 1] lie in the matrix."""
+    columns = step * BLOCK + tl.arange(0, BLOCK)[None, :]
+    return columns, (rows < M) & (columns < N)

@@ -30,7 +30,7 @@ from rolecall.kernels.dispatch import (
     tl,
     triton,
 )
-from rolecall.kernels.rows import FLOATS, accumulating, check_float, output, rows_of, written, written_rows
+from rolecall.kernels.rows import FLOATS, accumulating, cells, check_float, output, rows_of, written, written_rows
 
 _INFINITY = float("inf")
 
@@ -83,8 +83,7 @@ def _kernel(
     mask_ptr += rows * mask_stride
     y_ptr += rows * y_stride
     if STEPS == 1:  # the row is read once and stays in registers
-        columns = tl.arange(0, BLOCK)[None, :]
-        inside = (rows < M) & (columns < N)
+        columns, inside = cells(rows, 0, M, N, BLOCK)
         x = _kept(x_ptr + columns, mask_ptr + columns, inside, scale, MASKED)
         peak = _finite(tl.max(x, axis=1))
         raised = tl.exp(x - peak[:, None])
@@ -94,8 +93,7 @@ def _kernel(
         running = tl.full([ROWS], float("-inf"), tl.float32)
         total = tl.zeros([ROWS], tl.float32)
         for step in tl.range(0, STEPS):
-            columns = step * BLOCK + tl.arange(0, BLOCK)[None, :]
-            inside = (rows < M) & (columns < N)
+            columns, inside = cells(rows, step, M, N, BLOCK)
             x = _kept(x_ptr + columns, mask_ptr + columns, inside, scale, MASKED)
             higher = tl.maximum(running, tl.max(x, axis=1))
             peak = _finite(higher)
@@ -103,8 +101,7 @@ def _kernel(
             running = higher
         peak = _finite(running)[:, None]
         for step in tl.range(0, STEPS):
-            columns = step * BLOCK + tl.arange(0, BLOCK)[None, :]
-            inside = (rows < M) & (columns < N)
+            columns, inside = cells(rows, step, M, N, BLOCK)
             x = _kept(x_ptr + columns, mask_ptr + columns, inside, scale, MASKED)
             y = _answer(x, tl.exp(x - peak), peak, total[:, None], LOG)
             tl.store(y_ptr + columns, y.to(y_ptr.dtype.element_ty), mask=inside)
@@ -156,21 +153,18 @@ def _backward_kernel(
     dy_ptr += rows * dy_stride
     dx_ptr += rows * dx_stride
     if STEPS == 1:
-        columns = tl.arange(0, BLOCK)[None, :]
-        inside = (rows < M) & (columns < N)
+        columns, inside = cells(rows, 0, M, N, BLOCK)
         p, slope = _slopes(y_ptr + columns, dy_ptr + columns, inside, LOG)
         total = tl.sum(slope if LOG else p * slope, axis=1)[:, None]
         _descend(p, slope, total, scale, dx_ptr + columns, inside, LOG)
     else:
         sums = tl.zeros([ROWS], tl.float32)
         for step in tl.range(0, STEPS):
-            columns = step * BLOCK + tl.arange(0, BLOCK)[None, :]
-            inside = (rows < M) & (columns < N)
+            columns, inside = cells(rows, step, M, N, BLOCK)
             p, slope = _slopes(y_ptr + columns, dy_ptr + columns, inside, LOG)
             sums += tl.sum(slope if LOG else p * slope, axis=1)
         for step in tl.range(0, STEPS):
-            columns = step * BLOCK + tl.arange(0, BLOCK)[None, :]
-            inside = (rows < M) & (columns < N)
+            columns, inside = cells(rows, step, M, N, BLOCK)
             p, slope = _slopes(y_ptr + columns, dy_ptr + columns, inside, LOG)
             _descend(p, slope, sums[:, None], scale, dx_ptr + columns, inside, LOG)
 
