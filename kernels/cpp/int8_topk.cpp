@@ -148,6 +148,13 @@ struct Kept {
 INLINE uint32_t at_least(f32x16 scores, float threshold) {
 #if defined(__AVX512F__)
     return _mm512_cmp_ps_mask((__m512)scores, _mm512_set1_ps(threshold), _CMP_GE_OQ);
+#elif defined(__AVX2__)
+    uint32_t mask = 0;
+    for (int half = 0; half < 2; half++) {
+        const __m256 some = load<__m256>((const char*)&scores + 32 * half);
+        mask |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(some, _mm256_set1_ps(threshold), _CMP_GE_OQ)) << 8 * half;
+    }
+    return mask;
 #else
     uint32_t mask = 0;
     for (int i = 0; i < LANES; i++) mask |= (uint32_t)(scores[i] >= threshold) << i;

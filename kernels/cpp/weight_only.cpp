@@ -16,7 +16,6 @@ constexpr int64_t GROUP = 32;            // columns that share a scale, of W whe
 constexpr int64_t SMALL_WORK = 1 << 16;  // bytes of W times rows of x below which a second thread costs more than it saves
 constexpr int64_t CHUNK = 1 << 15;       // bytes of W a thread takes at a time
 constexpr int64_t AHEAD = 2048;          // codes are asked for so many bytes before they are needed
-constexpr int CELLS = GROUP / DEPTH;     // integer vectors of a group's codes
 
 enum Format { INT8_CHANNEL = 0, INT8_GROUP = 1, INT4_GROUP = 2, INT4_AFFINE = 3 };
 
@@ -28,6 +27,9 @@ struct Layout {
     static constexpr int stored = four_bits ? 4 : 8;           // 32-bit words a row and group
     static constexpr int in_word = four_bits ? 8 : 4;          // codes in such a word
     static constexpr int64_t scale_bytes = affine ? 64 : 32;   // of one group: 16 halves, and 16 minima
+    static constexpr bool narrow = four_bits && NARROW;
+    static constexpr int depth = narrow ? 4 : DEPTH;           // codes in a lane of an integer product
+    static constexpr int cells = GROUP / depth;                // such products a group
     static constexpr int bias = four_bits ? 8 : DEPTH == 4 ? 128 : 0;  // what integer products add to a code
     static int64_t header(int64_t groups) {
         return grouped ? (groups * scale_bytes + 63) / 64 * 64 : LANES * (int64_t)sizeof(float);
@@ -88,14 +90,15 @@ struct Tile {
         }
     }
 
-    // Cell c of group g for `add_products`: codes + `bias`, in the order that `cells_of` gives those of x.
+    // Cell c of group g for integer products: codes + `bias`, in the order that `cells_of` gives those of x.
     MEMBER ints cell(int64_t g, int c, int p) const {
+        const int w = c * L::depth / 4;
         ints four;
         if constexpr (L::four_bits)
-            four = (ints)((word(g, c / SPLIT / 2, p) >> (c / SPLIT % 2 * 4)) & 0x0f0f0f0f);
+            four = (ints)((word(g, w / 2, p) >> (w % 2 * 4)) & 0x0f0f0f0f);
         else
-            four = (ints)(word(g, c / SPLIT, p) ^ (DEPTH == 4 ? 0 : 0x80808080));
-        return DEPTH == 4 ? four : c % 2 ? odd_bytes(four) : even_bytes(four);
+            four = (ints)(word(g, w, p) ^ (L::depth == 4 ? 0 : 0x80808080));
+        return L::depth == 4 ? four : c % 2 ? odd_bytes(four) : even_bytes(four);
     }
 };
 
@@ -105,7 +108,7 @@ struct Tile {
 // starts at row m, the numbers of all its rows for one place lie side by side: x is [K, MB], the others [G, MB].
 struct Activations {
     float* x;          // exact mode
-    int32_t* codes;    // [G * CELLS, MB], fast mode
+    int32_t* codes;    // [G * cells, MB], fast mode
     int32_t* offsets;  // what the bias of the stored codes adds to the integer sum, negated; fast mode
     float* scales;     // fast mode
     float* sums;       // sum of x (exact, affine) or of codes times their scale (fast, affine)
@@ -146,7 +149,7 @@ void cells_of(const int8_t* codes, int32_t* to, int64_t step) {
             apart[4 * w + i] = codes[Layout<F>::four_bits ? w / 2 * 8 + w % 2 + 2 * i : 4 * w + i];
     for (int w = 0; w < 8; w++) {
         const int8_t* four = apart + 4 * w;
-        if constexpr (DEPTH == 4) {
+        if constexpr (Layout<F>::depth == 4) {
             std::memcpy(to + w * step, four, 4);
         } else {
             to[2 * w * step] = (int32_t)((uint32_t)four[2] << 16 | (uint16_t)four[0]);
@@ -172,7 +175,7 @@ void prepare_group(const float* x, Activations& in, int64_t m, int MB, int i, in
         const float step = quantize_group(x, codes);
         int32_t total = 0;
         for (int c = 0; c < GROUP; c++) total += codes[c];
-        cells_of<F>(codes, in.codes + (m * groups + g * MB) * CELLS + i, MB);
+        cells_of<F>(codes, in.codes + (m * groups + g * MB) * Layout<F>::cells + i, MB);
         in.offsets[cell] = -Layout<F>::bias * total;
         in.scales[cell] = step;
         in.sums[cell] = step * (float)total;
@@ -244,29 +247,37 @@ template <Format F, int MB>
 INLINE void fast_block(const Tile<F>& tile, const Activations& in, float* y, int64_t y_stride, int64_t m, int64_t groups,
                        int64_t rows) {
     using L = Layout<F>;
+    using Sum = std::conditional_t<L::narrow, shorts, ints>;
     floats total[MB][PARTS] = {};
-    const int32_t* x = in.codes + m * groups * CELLS;
-    for (int64_t g = 0; g < groups; g++, x += CELLS * MB) {
+    const int32_t* x = in.codes + m * groups * L::cells;
+    for (int64_t g = 0; g < groups; g++, x += L::cells * MB) {
         const int64_t first = m * groups + g * MB;
         tile.fetch(g);
-        ints sum[MB][PARTS];
+        Sum sum[MB][PARTS];
         for (int i = 0; i < MB; i++)
-            for (int p = 0; p < PARTS; p++) sum[i][p] = all(in.offsets[first + i]);
+            for (int p = 0; p < PARTS; p++) sum[i][p] = L::narrow ? Sum{} : (Sum)all(in.offsets[first + i]);
 #pragma GCC unroll 16
-        for (int c = 0; c < CELLS; c++) {
+        for (int c = 0; c < L::cells; c++) {
             ints weight[PARTS];
 #pragma GCC unroll 4
             for (int p = 0; p < PARTS; p++) weight[p] = tile.cell(g, c, p);
 #pragma GCC unroll 8
             for (int i = 0; i < MB; i++)
 #pragma GCC unroll 4
-                for (int p = 0; p < PARTS; p++) sum[i][p] = add_products(sum[i][p], weight[p], all(x[c * MB + i]));
+                for (int p = 0; p < PARTS; p++) {
+                    const ints codes = all(x[c * MB + i]);
+                    if constexpr (L::narrow)
+                        sum[i][p] = add_narrow(sum[i][p], weight[p], codes);
+                    else
+                        sum[i][p] = add_products(sum[i][p], weight[p], codes);
+                }
         }
         for (int p = 0; p < PARTS; p++) {
             const floats scale = L::grouped ? tile.header.scale(g, p) : all(1.0f);
             for (int i = 0; i < MB; i++) {
                 const floats step = all(in.scales[first + i]);
-                total[i][p] = fused(floats_of(sum[i][p]), L::grouped ? scale * step : step, total[i][p]);
+                const ints whole = L::narrow ? widened((shorts)sum[i][p]) + in.offsets[first + i] : (ints)sum[i][p];
+                total[i][p] = fused(floats_of(whole), L::grouped ? scale * step : step, total[i][p]);
                 if constexpr (L::affine)
                     total[i][p] = fused(tile.header.middle(g, p), all(in.sums[first + i]), total[i][p]);
             }
@@ -301,7 +312,7 @@ void linear(const uint8_t* tiles, const float* x, int64_t x_stride, float* y, in
     char* at = scratch.at_least((size_t)(cells * (GROUP * 4 + 12) + 64));
     const auto part = [&](int64_t a_group) { return at += a_group * cells, at - a_group * cells; };
     Activations in;
-    in.x = (float*)part(FAST ? CELLS * 4 : GROUP * 4);
+    in.x = (float*)part(FAST ? Layout<F>::cells * 4 : GROUP * 4);
     in.codes = (int32_t*)in.x;
     in.offsets = (int32_t*)part(4), in.scales = (float*)part(4), in.sums = (float*)part(4);
     if (M == 1 && K % GROUP == 0 && !FAST && !Layout<F>::affine) {
