@@ -245,7 +245,9 @@ def _launch(
     if q.numel() == 0 or batch == 0 or longest == 0:
         return
     width = max(16, power_of_two(D))
-    chosen = configuration("attention", f"d{width}", q, default_configuration(width, q.element_size()))
+    chosen = configuration(
+        "attention", f"d{width} {8 * q.element_size()}bit", q, default_configuration(width, q.element_size())
+    )
     strides = [stride for t in (q, k, v, out) for stride in (((0,) if packed else ()) + t.stride())[:3]]
     _kernel[(triton.cdiv(longest, chosen.blocks["QUERIES"]), H, batch)](
         *(q, k, v, out, q if q_starts is None else q_starts, q if k_starts is None else k_starts),

@@ -1,4 +1,4 @@
-"""The commands that answer: `rolecall serve`, `recommend` and `search`."""
+"""The commands that answer: `rolecall serve`, `recommend` and `search`; and `bench`, which measures the machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rolecall.platform.console import Json, console, emit, table
 from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.settings import load_settings
+from rolecall.serving import bench_commands
 
 if TYPE_CHECKING:
     from rolecall.serving.state import ServingState
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(recommend)
     app.command()(search)
+    app.add_typer(bench_commands.app, name="bench")
 
 
 def serve() -> None:

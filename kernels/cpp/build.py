@@ -37,6 +37,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "int8_topk": (None, (_P, _I, _P, _I, _I, _P, _P, _I, _P, _I, _I, _P, _P, _J)),
     "int8_rescore": (None, (_P, _I, _P, _I, _P, _P, _I, _P, _I, _I, _P, _P, _J)),
     "read_bytes": (c_uint32, (_P, _I, _J)),
+    "int8_rate": (c_int64, (_I, _J)),
 }
 
 _log = logging.getLogger(__name__)

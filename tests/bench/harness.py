@@ -34,10 +34,17 @@ def machine() -> str:
     return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
-def finish(name: str, metrics: Mapping[str, float], *, goals: Mapping[str, tuple[str, float]] | None = None) -> None:
-    """Print the metrics as a table, each beside its goal (`("<=", 3.0)`), then the JSON line.
+def finish(
+    name: str,
+    metrics: Mapping[str, float],
+    *,
+    goals: Mapping[str, tuple[str, float]] | None = None,
+    beside: Mapping[str, object] | None = None,
+) -> str:
+    """Print the metrics as a table, each beside its goal (`("<=", 3.0)`), then the JSON line, which is returned.
 
-    A metric that is not a finite number is a failure of the benchmark: exits with 1.
+    `beside`: more for the line, next to the metrics; a `commit` or `machine` there stands for our own. A metric that
+    is not a finite number is a failure of the benchmark: exits with 1.
     """
     width = max(map(len, metrics), default=0)
     for key, value in metrics.items():
@@ -45,8 +52,10 @@ def finish(name: str, metrics: Mapping[str, float], *, goals: Mapping[str, tuple
     bad = [key for key, value in metrics.items() if not math.isfinite(value)]
     if bad:
         sys.exit(f"not a finite number: {', '.join(bad)}")
-    line = {"bench": name, "commit": commit(), "machine": machine(), "metrics": dict(metrics)}
-    print(json.dumps(line), flush=True)
+    known = {"bench": name, "commit": commit(), "machine": machine(), "metrics": dict(metrics)}
+    line = json.dumps({**known, **(beside or {})})
+    print(line, flush=True)
+    return line
 
 
 def add_data_argument(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction, KernelInterface
 
-from rolecall.kernels import dispatch
+from rolecall.kernels import configurations, dispatch
+from rolecall.kernels.configurations import Configuration, Table
 
 
 class Absent:
@@ -30,6 +31,13 @@ class Absent:
 
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", 90, 32)
+
+
+class OnHopper(Table):
+    """The table as an H100 reads it."""
+
+    def entry(self, op: str, shape: str, device: str, default: Configuration) -> Configuration:
+        return super().entry(op, shape, "h100", default)
 
 
 def launch(kernel: JITFunction[Any], grid: Any) -> Any:
@@ -47,5 +55,6 @@ if __name__ == "__main__":
     KernelInterface.__getitem__ = launch  # type: ignore[method-assign,assignment]
     for file in Path(dispatch.__file__).parent.glob("*.py"):
         importlib.import_module(f"rolecall.kernels.{file.stem}")
+    configurations.TABLE = OnHopper(configurations.TABLE.entries)
     dispatch.INTERPRETED = True  # CPU tensors are taken for what they would be on the device
     exec(sys.argv[1], {"torch": torch})
