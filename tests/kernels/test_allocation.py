@@ -22,13 +22,17 @@ from rolecall.kernels.fp8_gemm import fp8_gemm, fp8_linear, quantize_rows_fp8
 from rolecall.kernels.gates import geglu, swiglu
 from rolecall.kernels.int8_gemm import int8_gemm
 from rolecall.kernels.layer_norm import layer_norm
+from rolecall.kernels.mixture_of_logits import CrossGate, Side, mixture_of_logits
 from rolecall.kernels.paged_attention import paged_attention, workspace_for
 from rolecall.kernels.paged_cache import empty_cache
+from rolecall.kernels.penalties import add_bias, apply_penalties
 from rolecall.kernels.quantization import QuantizedRows, quantize_rows
 from rolecall.kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_quantized
 from rolecall.kernels.rope import rope, rope_pair, rope_tables
 from rolecall.kernels.rope_cache import rope_and_cache
+from rolecall.kernels.sampling import sample, sampling_probabilities
 from rolecall.kernels.softmax import log_softmax, softmax
+from rolecall.kernels.speculative import Accepted, speculative_accept
 from rolecall.kernels.weight_formats import quantize_weight, tile_weight
 from rolecall.kernels.weight_only import linear_into, weight_only_linear
 
@@ -79,7 +83,23 @@ def on_gpu() -> dict[str, Callable[[], object]]:
     square, rows = quantize_rows(torch.ones(N, N)), quantize_rows(torch.ones(B, N))
     fp8, fp8_rows = quantize_rows_fp8(torch.ones(N, N)), quantize_rows_fp8(torch.ones(B, N))
     tiles = tile_weight(quantize_weight(torch.ones(N, N), "int4_group"))
+    ids, one, p = torch.zeros(B, dtype=torch.int64), torch.ones(B), torch.ones(B, 3, N)
+    shape = {"temperature_B": one, "top_k_B": ids, "top_p_B": one, "min_p_B": one}
+    counters = {"seeds_B": ids, "positions_B": ids}
+    off = {"repetition_B": one, "presence_B": one, "frequency_B": one}
+    drawn, drafts = Accepted(counts=ids.clone(), tokens=ids.clone()), torch.zeros(B, 2, dtype=torch.int64)
+    side = Side(components=torch.ones(B, 2, D), gates=torch.ones(B, 4))
+    cross = CrossGate(w1=torch.ones(8, 4), b1=torch.ones(8), w2=torch.ones(4, 8), b2=torch.ones(4))
+    scores = torch.zeros(B, B)
     return {
+        "sample": lambda: sample(x, **shape, **counters, out=drawn.tokens, backend="triton"),
+        "sampling_probabilities": lambda: sampling_probabilities(x, **shape, out=y, backend="triton"),
+        "penalties": lambda: apply_penalties(x, ids, ids, ids, **off, backend="triton"),
+        "bias": lambda: add_bias(x, ids, ids, one, backend="triton"),
+        "speculative_accept": lambda: speculative_accept(
+            p, p[:, :2], drafts, **counters, lengths_B=ids, out=drawn, backend="triton"
+        ),
+        "mixture_of_logits": lambda: mixture_of_logits(side, side, cross, out=scores, backend="triton"),
         "rms_norm": lambda: rms_norm(x, w, out=y, backend="triton"),
         "add_rms_norm": lambda: add_rms_norm(x, h, w, out=y, residual_out=h, backend="triton"),
         "rms_norm_quantized": lambda: rms_norm_quantized(x, w, out=codes, backend="triton"),

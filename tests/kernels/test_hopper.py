@@ -99,6 +99,30 @@ for M in (5, 300):
     fp8_gemm(quantize_rows_fp8(x), w, dtype=torch.bfloat16, backend='triton')
     fp8_linear(x, w, backend='triton')
 """
+SAMPLING = """
+from rolecall.kernels.sampling import *
+from rolecall.kernels.penalties import *
+from rolecall.kernels.speculative import *
+ids, one = torch.zeros(3, dtype=torch.int64), torch.ones(3)
+for dtype, width in ((torch.bfloat16, 49_152), (torch.float32, 49_152), (torch.float32, 100)):
+    x = torch.zeros(3, width, dtype=dtype)
+    shape = dict(temperature_B=one, top_k_B=ids, top_p_B=one, min_p_B=one)
+    sample(x, **shape, seeds_B=ids, positions_B=ids, backend='triton')
+    sample(x, temperature_B=one, seeds_B=ids, positions_B=ids, backend='triton')
+    sampling_probabilities(x, **shape, backend='triton')
+    apply_penalties(x, ids, ids, ids.int(), repetition_B=one, presence_B=one, frequency_B=one, backend='triton')
+    add_bias(x, ids, ids, one, backend='triton')
+    p, d = torch.zeros(3, 5, width), torch.zeros(3, 4, dtype=torch.int64)
+    speculative_accept(p, p[:, :4], d, seeds_B=ids, positions_B=ids, backend='triton')
+"""
+MIXTURE = """
+from rolecall.kernels.mixture_of_logits import *
+for dtype, Q, X, D in ((torch.bfloat16, 8, 4, 64), (torch.bfloat16, 8, 8, 32), (torch.float32, 2, 3, 20)):
+    f, u, g, v = (torch.zeros(*shape, dtype=dtype) for shape in ((5, Q, D), (5, Q * X), (70, X, D), (70, Q * X)))
+    w, b1, b2 = torch.zeros(128, Q * X, dtype=dtype), torch.zeros(128, dtype=dtype), torch.zeros(Q * X, dtype=dtype)
+    cross = CrossGate(w1=w, b1=b1, w2=w.t().contiguous(), b2=b2)
+    mixture_of_logits(Side(components=f, gates=u), Side(components=g, gates=v), cross, backend='triton')
+"""
 PROGRAMS = {name: ROWS.format(module=name, calls=calls) for name, calls in CALLS.items()} | {
     "rope": ROPE,
     "attention": ATTENTION,
@@ -107,6 +131,8 @@ PROGRAMS = {name: ROWS.format(module=name, calls=calls) for name, calls in CALLS
     "int8_gemm": GEMM,
     "int8_topk": TOPK,
     "fp8_gemm": FP8,
+    "sampling": SAMPLING,
+    "mixture_of_logits": MIXTURE,
 }
 
 
