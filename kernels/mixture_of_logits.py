@@ -22,7 +22,7 @@ items and keeps k of each, ties by row, lowest first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -84,11 +84,11 @@ class CrossGate:
 def reference(queries: Side, items: Side, cross: CrossGate, *, tau: float) -> Tensor:
     """scores_BN by way of [B, N, P]."""
     sides = (queries.components, queries.gates, items.components, items.gates)
-    return _mixed(*map(accumulating, (*sides, *cross.tensors)), tau)[0]
+    return _mixed(tau, *map(accumulating, (*sides, *cross.tensors)))[0]
 
 
 def _mixed(
-    f: Tensor, u: Tensor, g: Tensor, v: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, tau: float
+    tau: float, f: Tensor, u: Tensor, g: Tensor, v: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(scores [b, n], pi, l, a, hidden [b, n, P or H]) of a chunk; hidden before its silu."""
     b, Q, D = f.shape
@@ -150,7 +150,7 @@ def _slopes(
 ) -> tuple[Tensor, ...]:
     """Gradients of a chunk in the order of its inputs, from ds [b, n]."""
     w1, b1, w2, b2 = cross
-    scores, pi, logits, a, hidden = _mixed(f, u, g, v, w1, b1, w2, b2, tau)
+    scores, pi, logits, a, hidden = _mixed(tau, f, u, g, v, w1, b1, w2, b2)
     shares = pi * ds[:, :, None]
     da = _silu_slope(a) * shares * (logits - scores[:, :, None])
     dhidden = (da @ w2) * _silu_slope(hidden)
@@ -180,7 +180,7 @@ def _by_chunks(tau: float, *inputs: Tensor) -> Tensor:
     out = f.new_empty(len(f), len(g))
     for rows, columns in _chunks_of(f, g, wide[4]):
         w1, b1, w2, b2 = wide[4:]
-        out[rows, columns] = _mixed(f[rows], u[rows], g[columns], v[columns], w1, b1, w2, b2, tau)[0]
+        out[rows, columns] = _mixed(tau, f[rows], u[rows], g[columns], v[columns], w1, b1, w2, b2)[0]
     return out
 
 
@@ -256,6 +256,7 @@ def _kernel(
 
 
 def _launch(
+    tau: float,
     f: Tensor,
     u: Tensor,
     g: Tensor,
@@ -264,7 +265,6 @@ def _launch(
     b1: Tensor,
     w2: Tensor,
     b2: Tensor,
-    tau: float,
     out: Tensor,
 ) -> None:
     """All inputs contiguous; `out` [B, N] with contiguous rows."""
@@ -323,7 +323,8 @@ def mixture_of_logits(
         out = f.new_empty(len(f), len(items.components), dtype=torch.float32)
     elif out.shape != (len(f), len(items.components)) or out.dtype != torch.float32 or out.stride(1) != 1:
         raise ValueError(f"got out {tuple(out.shape)} {out.dtype}; allowed: float32 [B, N], rows without gaps")
-    (MIXTURE_OF_LOGITS if compiling() else _launch)(*(each.contiguous() for each in inputs), tau, out)
+    function: Callable[..., None] = MIXTURE_OF_LOGITS if compiling() else _launch
+    function(tau, *(each.contiguous() for each in inputs), out)
     return out
 
 

@@ -25,6 +25,7 @@ pattern, two bits a pass: |z| orders as its bits do. Bytes: the row, once for ev
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -346,11 +347,11 @@ def _through_torch(
     B = len(logits)
     columns = ((temperature, 1.0), (top_k, 0), (top_p, 1.0), (min_p, 0.0), (seeds, 0), (positions, 0))
     rows = zip(*([off] * B if each is None else each.tolist() for each, off in columns), strict=True)
-    for row, (*shape, seed, position) in enumerate(rows):
+    for row, (heat, k, p, least, seed, position) in enumerate(rows):
         if seeds is None:
-            probabilities_of(logits[row], *shape, out[row])
+            probabilities_of(logits[row], heat, k, p, least, out[row])
         else:
-            out[row] = token_of(logits[row], *shape, seed, position)
+            out[row] = token_of(logits[row], heat, k, p, least, seed, position)
 
 
 SAMPLE = register("sample", _launch)
@@ -381,7 +382,7 @@ def sample(
     _check_integers(seeds_B, positions_B)
     chosen = _chosen("sample", logits_BV, temperature_B, top_k_B, top_p_B, min_p_B, (seeds_B, positions_B), backend)
     out = output(seeds_B, out)
-    _run(chosen, logits_BV, temperature_B, top_k_B, top_p_B, min_p_B, seeds_B, positions_B, out)
+    _function(chosen)(logits_BV, temperature_B, top_k_B, top_p_B, min_p_B, seeds_B, positions_B, out)
     return out
 
 
@@ -403,15 +404,14 @@ def sampling_probabilities(
     out = output(logits_BV, out, dtype=torch.float64 if logits_BV.dtype == torch.float64 else torch.float32)
     if out.stride(1) != 1:
         raise ValueError(f"got out with strides {out.stride()}; allowed: rows without gaps")
-    _run(chosen, logits_BV, temperature_B, top_k_B, top_p_B, min_p_B, None, None, out)
+    _function(chosen)(logits_BV, temperature_B, top_k_B, top_p_B, min_p_B, None, None, out)
     return out
 
 
-def _run(chosen: str, *arguments: Tensor | None) -> None:
+def _function(chosen: str) -> Callable[..., None]:
     if chosen == "triton":
-        (SAMPLE if compiling() else _launch)(*arguments)
-    else:
-        (SAMPLE_TORCH if compiling() else _through_torch)(*arguments)
+        return SAMPLE if compiling() else _launch
+    return SAMPLE_TORCH if compiling() else _through_torch
 
 
 def _chosen(

@@ -102,7 +102,7 @@ def test_it_is_as_exact_as_torch(
 ) -> None:
     sides = case(batch, count, parts, width, hidden, dtype=dtype)
     exact = reference(*wider(*sides), tau=0.1)
-    torchs = operator._mixed(*tensors(*sides), 0.1)[0] if batch * count else exact
+    torchs = operator._mixed(0.1, *tensors(*sides))[0] if batch * count else exact
     ours = mixture_of_logits(*sides, tau=0.1, backend=backend)
     assert ours.dtype == torch.float32
     assert_as_exact_as_torch(
@@ -225,7 +225,7 @@ def test_the_best_by_tiles_are_those_of_all_scores(count: int, k: int, kind: str
 def test_the_operator_is_registered_and_compiles_with_its_gradient() -> None:
     sides = case(2, 5)
     out = torch.empty(2, 5, device=DEVICE)
-    torch.library.opcheck(MIXTURE_OF_LOGITS, (*tensors(*sides), 0.05, out))
+    torch.library.opcheck(MIXTURE_OF_LOGITS, (0.05, *tensors(*sides), out))
 
     def scores(*each: Tensor) -> Tensor:
         return mixture_of_logits(*of_tensors(*each), backend="triton")

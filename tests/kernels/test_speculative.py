@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,7 +31,7 @@ def distributions(*shape: int, seed: int = 0, kept: float = 0.7, dtype: torch.dt
     return torch.softmax(random(*shape, seed=seed, dtype=dtype, scale=1.5).masked_fill(~mask, -torch.inf), dim=-1)
 
 
-def case(batch: int, drafts: int, vocabulary: int, seed: int = 0) -> dict[str, Tensor]:
+def case(batch: int, drafts: int, vocabulary: int, seed: int = 0) -> dict[str, Any]:
     """Arguments; drafts are drawn from their distributions by a generator of their own."""
     target = distributions(batch, drafts + 1, vocabulary, seed=seed)
     draft = torch.softmax(target[:, :drafts].log() * 0.7 + random(batch, drafts, vocabulary, seed=seed), dim=-1)
@@ -99,12 +101,11 @@ def test_looked_up_drafts_change_no_token() -> None:
     rows, vocabulary = 200, 6
     logits = random(3, vocabulary).expand(rows, 3, vocabulary)
     seeds = torch.arange(rows, device=DEVICE)
-    options = {"temperature_B": torch.ones(3 * rows, device=DEVICE)}
     tokens = sample(
         logits.reshape(-1, vocabulary),
         seeds_B=seeds.repeat_interleave(3),
         positions_B=torch.arange(3, device=DEVICE).repeat(rows),
-        **options,
+        temperature_B=torch.ones(3 * rows, device=DEVICE),
     ).reshape(rows, 3)
     drafts = torch.full((rows, 2), int(logits[0, 0].argmax()), device=DEVICE)
     got = match(tokens, drafts)
@@ -141,12 +142,16 @@ def test_a_row_alone_gives_what_it_gives_in_a_batch_of_64(backend: str) -> None:
 @BACKEND
 def test_equal_distributions_are_always_accepted_and_disjoint_ones_never(backend: str) -> None:
     arguments = case(4, 2, 9) | {"lengths_B": torch.full((4,), 2, device=DEVICE)}
-    same = arguments | {"draft_BKV": arguments["target_BSV"][:, :2]}
+    same: dict[str, Any] = arguments | {"draft_BKV": arguments["target_BSV"][:, :2]}
     same["draft_tokens_BK"] = same["draft_BKV"].argmax(dim=2)
     assert speculative_accept(**same, backend=backend).counts.tolist() == [2] * 4
     p, q = torch.zeros(4, 3, 9, device=DEVICE), torch.zeros(4, 2, 9, device=DEVICE)
     p[..., 4], q[..., 5] = 1.0, 1.0
-    apart = arguments | {"target_BSV": p, "draft_BKV": q, "draft_tokens_BK": torch.full((4, 2), 5, device=DEVICE)}
+    apart: dict[str, Any] = arguments | {
+        "target_BSV": p,
+        "draft_BKV": q,
+        "draft_tokens_BK": torch.full((4, 2), 5, device=DEVICE),
+    }
     got = speculative_accept(**apart, backend=backend)
     assert got.counts.tolist() == [0] * 4
     assert got.tokens.tolist() == [4] * 4
@@ -166,17 +171,17 @@ def test_without_drafts_the_token_is_that_of_sampling(backend: str) -> None:
 @BACKEND
 def test_where_there_is_no_mass_there_is_no_token(backend: str) -> None:
     arguments = case(2, 1, 6)
-    arguments["target_BSV"] = torch.zeros_like(arguments["target_BSV"])
-    got = speculative_accept(**arguments, backend=backend)
+    nothing: dict[str, Any] = arguments | {"target_BSV": torch.zeros_like(arguments["target_BSV"])}
+    got = speculative_accept(**nothing, backend=backend)
     assert got.counts.tolist() == [0, 0]
     assert got.tokens.tolist() == [-1, -1]
 
 
 @BACKEND
 def test_it_compiles_and_writes_where_it_is_told(backend: str) -> None:
-    arguments = case(3, 2, 9)
+    arguments: dict[str, Any] = case(3, 2, 9)
     wide = torch.cat([arguments["target_BSV"], arguments["target_BSV"]], dim=2)
-    arguments["target_BSV"] = wide[..., 9:]  # a slice
+    arguments = arguments | {"target_BSV": wide[..., 9:]}  # a slice
 
     def step(target: Tensor) -> tuple[Tensor, Tensor]:
         got = speculative_accept(**(arguments | {"target_BSV": target}), backend=backend)
