@@ -179,12 +179,13 @@ def test_where_there_is_no_mass_there_is_no_token(backend: str) -> None:
 
 @BACKEND
 def test_it_compiles_and_writes_where_it_is_told(backend: str) -> None:
-    arguments: dict[str, Any] = case(3, 2, 9)
+    arguments = case(3, 2, 9)
     wide = torch.cat([arguments["target_BSV"], arguments["target_BSV"]], dim=2)
-    arguments = arguments | {"target_BSV": wide[..., 9:]}  # a slice
+    arguments["target_BSV"] = wide[..., 9:]  # a slice
 
     def step(target: Tensor) -> tuple[Tensor, Tensor]:
-        got = speculative_accept(**(arguments | {"target_BSV": target}), backend=backend)
+        given: dict[str, Any] = arguments | {"target_BSV": target}
+        got = speculative_accept(**given, backend=backend)
         return got.counts, got.tokens
 
     eager = step(arguments["target_BSV"])
