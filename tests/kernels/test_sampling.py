@@ -86,7 +86,7 @@ def test_the_distribution_is_that_of_the_definition(
     assert_as_exact_as_torch(p.cpu(), exact, exact.float(), ulps=64)
 
 
-@pytest.mark.parametrize("vocabulary", [5003, 49_152])
+@pytest.mark.parametrize("vocabulary", [5003, pytest.param(49_152, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 3.0, 30.0])
 def test_thresholds_found_by_histogram_are_those_of_a_sorted_row(vocabulary: int, spread: float) -> None:
     x = random(1, vocabulary, scale=spread, dtype=torch.float64).round(decimals=4)
@@ -98,6 +98,7 @@ def test_thresholds_found_by_histogram_are_those_of_a_sorted_row(vocabulary: int
         assert torch.allclose(p.cpu(), exact, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_tokens_come_with_their_probabilities() -> None:
     draws = 10_000
     x = random(1, 7).expand(draws, 7).contiguous()
@@ -114,6 +115,7 @@ def test_tokens_come_with_their_probabilities() -> None:
     assert float(chi_square) < 23.5  # 4 degrees of freedom: one in 10,000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("along", ["seeds", "positions", "seeds above 32 bits"])
 def test_draws_of_one_request_do_not_depend_on_each_other(along: str) -> None:
     draws = 8_000
