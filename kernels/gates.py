@@ -11,10 +11,13 @@ multiple of 32: its SiLU rounds otherwise at the end of a buffer).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rolecall.kernels.configurations import Configuration, blocks, configuration
+from rolecall.kernels.cpp import build
 from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, constexpr, jit, register, tl, triton
 from rolecall.kernels.rows import FLOATS, accumulating, check_float, output, rows_of, written, written_rows
 
@@ -79,6 +82,23 @@ def _launch(gate: Tensor, up: Tensor, activation: str, out: Tensor) -> None:
     )
 
 
+_BRIEF = 1 << 17  # elements: below, about 100 microseconds, Python's lock is kept
+
+
+def swiglu_into(g_MN: Tensor, u_MN: Tensor, y_MN: Tensor, threads: int) -> None:
+    """The compiled operator and nothing else: for a decode loop that has checked its shapes once.
+
+    Float32 matrices on the CPU with unit column stride; only where `build.available()`.
+    """
+    M, N = g_MN.shape
+    operators: Any = build.library()
+    functions = operators.brief if M * N <= _BRIEF else operators.lasting
+    functions.swiglu(
+        *(g_MN.data_ptr(), g_MN.stride(0), u_MN.data_ptr(), u_MN.stride(0), y_MN.data_ptr(), y_MN.stride(0)),
+        *(M, N, threads),
+    )
+
+
 GATE = register("gate", _launch)
 
 
@@ -110,8 +130,14 @@ def _gated(gate: Tensor, up: Tensor, activation: str, out: Tensor | None, backen
         raise ValueError(
             f"got gate {tuple(gate.shape)} {gate.dtype} and up {tuple(up.shape)} {up.dtype}; allowed: two alike"
         )
-    if choose("gate", gate, backend, triton_takes=gate.dtype in FLOATS, weights=(up,)) == "torch":
+    fits = activation == "silu" and gate.dtype == torch.float32 and not compiling()
+    cpp = build.available if fits else None
+    chosen = choose("gate", gate, backend, cpp=cpp, triton_takes=gate.dtype in FLOATS, weights=(up,))
+    if chosen == "torch":
         return written(reference(gate, up, activation=activation), out)
     y = output(gate, out)
+    if chosen == "cpp":
+        swiglu_into(rows_of(gate), rows_of(up), written_rows(y), torch.get_num_threads())
+        return y
     (GATE if compiling() else _launch)(gate, up, activation, y)
     return y

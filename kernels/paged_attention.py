@@ -16,9 +16,11 @@ cannot reach a sum.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from torch import Tensor
 from rolecall.kernels import attention
 from rolecall.kernels.attention import LOG2_E, compute_type, fold, normalized, softmax_scale
 from rolecall.kernels.configurations import Configuration, blocks, configuration, power_of_two
+from rolecall.kernels.cpp import build
 from rolecall.kernels.dispatch import (
     INTERPRETED,
     Pointer,
@@ -318,6 +321,43 @@ def _launch(
         )
 
 
+_Strides = ctypes.c_int64 * 11
+COMPILED_WIDTHS = (16, 32, 64, 96, 128, 256)
+_BRIEF = 1 << 14  # queries' heads times sequences' widest table: below, about 100 microseconds, Python's lock is kept
+
+
+def attention_into(
+    q: Tensor,
+    cache: PagedCache,
+    block_tables: Tensor,
+    lengths: Tensor,
+    *,
+    q_starts: Tensor | None,
+    longest: int,
+    window: int,
+    scale: float,
+    out: Tensor,
+    threads: int,
+) -> None:
+    """The compiled operator and nothing else: for a decode loop that has checked its shapes once.
+
+    Float32 on the CPU, heads' elements side by side, heads as wide as one of `COMPILED_WIDTHS`, int32 `lengths` and
+    `q_starts` contiguous; only where `build.available()`.
+    """
+    T, H, D = q.shape
+    keys, values = cache.keys, cache.values
+    operators: Any = build.library()
+    functions = operators.brief if T * H * block_tables.shape[1] * keys.shape[1] <= _BRIEF else operators.lasting
+    functions.paged_attention(
+        *(x.data_ptr() for x in (q, keys, values, out, block_tables, lengths)),
+        None if q_starts is None else q_starts.data_ptr(),
+        _Strides(
+            *(*q.stride()[:2], *out.stride()[:2], *keys.stride()[:3], *values.stride()[:3], block_tables.stride(0))
+        ),
+        *(lengths.shape[0], H, keys.shape[2], D, keys.shape[1], longest, window, scale, threads),
+    )
+
+
 PAGED_ATTENTION = register("paged_attention", _launch, writes=("out", "z", "states"))
 
 
@@ -344,11 +384,30 @@ def paged_attention(
     """
     _check(q, cache, block_tables, lengths, q_starts, window)
     takes = q.dtype in FLOATS and q.stride(2) == 1 and (cache.quantized or cache.keys.dtype == q.dtype)
-    if choose("paged_attention", q, backend, triton_takes=takes) == "torch":
+    wide = q.dtype == cache.keys.dtype == torch.float32 and q.shape[2] in COMPILED_WIDTHS and q.stride(2) == 1
+    plain = lengths.is_contiguous() and (q_starts is None or q_starts.is_contiguous()) and not compiling()
+    plain = plain and (out is None or out.stride(2) == 1) and (q_starts is None or q_starts.dtype == torch.int32)
+    chosen = choose("paged_attention", q, backend, cpp=build.available if wide and plain else None, triton_takes=takes)
+    if chosen == "torch":
         return written(_through_torch(q, cache, block_tables, lengths, q_starts, window, scale), out)
     o = output(q, out)
     if q_starts is not None:
         longest = int(q_starts.diff().max()) if longest is None and len(lengths) else longest or 0
+    if chosen == "cpp":
+        attention_into(
+            q,
+            cache,
+            block_tables,
+            lengths,
+            q_starts=q_starts,
+            longest=longest or 1,
+            window=window or 0,
+            scale=softmax_scale(q, scale),
+            out=o,
+            threads=torch.get_num_threads(),
+        )
+        return o
+    if q_starts is not None:
         z = states = q.new_empty(1, dtype=torch.float32)
     else:
         workspace = workspace or workspace_for(q, cache, block_tables)

@@ -10,10 +10,13 @@ Bytes: 2 tensors moved alone, 4 with the residual. A row alone has the bits it h
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rolecall.kernels.configurations import configuration, row_configuration
+from rolecall.kernels.cpp import build
 from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, constexpr, jit, register, tl, triton
 from rolecall.kernels.quantization import QuantizedRows, quantize_rows
 from rolecall.kernels.rows import (
@@ -188,6 +191,49 @@ def _quantized(x: Tensor, weight: Tensor | None, eps: float, codes: Tensor, scal
     _launch(x, None, weight, eps, codes, None, scales)
 
 
+_BRIEF = 1 << 18  # elements: below, about 100 microseconds, Python's lock is kept
+
+
+def norm_into(
+    x_MN: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    eps: float,
+    out: Tensor,
+    residual_out: Tensor | None,
+    threads: int,
+) -> None:
+    """The compiled operator and nothing else: for a decode loop that has checked its shapes once.
+
+    Float32 matrices [M, N] on the CPU with unit column stride; only where `build.available()`.
+    """
+    M, N = x_MN.shape
+    operators: Any = build.library()
+    functions = operators.brief if M * N <= _BRIEF else operators.lasting
+    r, h = residual, residual_out
+    functions.rms_norm(
+        *(x_MN.data_ptr(), x_MN.stride(0)),
+        *((None, 0) if r is None else (r.data_ptr(), r.stride(0))),
+        *((None, 0) if h is None else (h.data_ptr(), h.stride(0))),
+        *(None if weight is None else weight.data_ptr(), out.data_ptr(), out.stride(0)),
+        *(M, N, eps, threads),
+    )
+
+
+def _compiled(
+    x: Tensor, residual: Tensor | None, weight: Tensor | None, eps: float, out: Tensor, residual_out: Tensor | None
+) -> None:
+    r = None if residual is None else rows_of(residual)
+    h = None if residual_out is None else written_rows(residual_out)
+    norm_into(rows_of(x), r, weight, eps, written_rows(out), h, torch.get_num_threads())
+
+
+def _built(*tensors: Tensor | None) -> Any:
+    """What `choose` is told of the compiled operator: it takes float32 alone, and `torch.compile` traces torch."""
+    fits = all(t is None or t.dtype == torch.float32 for t in tensors) and not compiling()
+    return build.available if fits else None
+
+
 RMS_NORM = register("rms_norm", _plain)
 ADD_RMS_NORM = register("add_rms_norm", _add, writes=("out", "residual_out"))
 RMS_NORM_QUANTIZED = register("rms_norm_quantized", _quantized, writes=("codes", "scales"))
@@ -207,9 +253,14 @@ def rms_norm(
     """
     check_float(x)
     check_vector("weight", weight, x)
-    if choose("rms_norm", x, backend, triton_takes=x.dtype in FLOATS, weights=(weight,)) == "torch":
+    cpp = _built(x, weight)
+    chosen = choose("rms_norm", x, backend, cpp=cpp, triton_takes=x.dtype in FLOATS, weights=(weight,))
+    if chosen == "torch":
         return written(reference(x, weight, eps=eps), out)
     y = output(x, out)
+    if chosen == "cpp":
+        _compiled(x, None, weight, eps, y, None)
+        return y
     (RMS_NORM if compiling() else _plain)(x, weight, eps, y)
     return y
 
@@ -235,10 +286,15 @@ def add_rms_norm(
             f"got residual {tuple(residual.shape)} {residual.dtype}; allowed: as x, {tuple(x.shape)} {x.dtype}"
         )
     weights = (weight, residual)
-    if choose("add_rms_norm", x, backend, triton_takes=x.dtype in FLOATS, weights=weights) == "torch":
+    cpp = _built(x, weight)
+    chosen = choose("add_rms_norm", x, backend, cpp=cpp, triton_takes=x.dtype in FLOATS, weights=weights)
+    if chosen == "torch":
         h = written(x + residual, residual_out)
         return written(reference(h, weight, eps=eps), out), h
     y, h = output(x, out), output(x, residual_out)
+    if chosen == "cpp":
+        _compiled(x, residual, weight, eps, y, h)
+        return y, h
     (ADD_RMS_NORM if compiling() else _add)(x, residual, weight, eps, y, h)
     return y, h
 

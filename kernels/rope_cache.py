@@ -9,11 +9,15 @@ make the way twice more. A token alone has the bits it has in any batch. Two tok
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rolecall.kernels import rope
 from rolecall.kernels.configurations import configuration, power_of_two
+from rolecall.kernels.cpp import build
 from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, constexpr, jit, register, tl
 from rolecall.kernels.paged_cache import QUANTIZED, PagedCache
 from rolecall.kernels.quantization import quantize
@@ -227,6 +231,41 @@ def _launch(
     )
 
 
+_Strides = ctypes.c_int64 * 14
+_BRIEF = 1 << 17  # elements: below, about 100 microseconds, Python's lock is kept
+
+
+def rope_into(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    positions: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    slots: Tensor,
+    cache: PagedCache,
+    *,
+    interleaved: bool,
+    out: Tensor,
+    threads: int,
+) -> None:
+    """The compiled operator and nothing else: for a decode loop that has checked its shapes once.
+
+    Float32 on the CPU, heads' elements side by side, tables contiguous, int64 positions and slots, a float32 cache;
+    only where `build.available()`.
+    """
+    T, H, D = q.shape
+    operators: Any = build.library()
+    functions = operators.brief if T * H * D <= _BRIEF else operators.lasting
+    keys, values = cache.keys, cache.values
+    strides = (s for x in (q, k, v, out) for s in x.stride()[:2])
+    functions.rope_and_cache(
+        *(x.data_ptr() for x in (q, k, v, out, keys, values, positions, slots, cos, sin)),
+        _Strides(*strides, *keys.stride()[:3], *values.stride()[:3]),
+        *(T, H, k.shape[1], D, cos.shape[1], keys.shape[1], interleaved, threads),
+    )
+
+
 ROPE_CACHE = register("rope_cache", _launch, writes=("out", "keys", "values", "key_scales", "value_scales"))
 
 
@@ -254,8 +293,17 @@ def rope_and_cache(
     _check(q, k, v, slots, cache)
     takes = q.dtype in FLOATS and all(t.stride(2) == 1 for t in (q, k, v))
     y = output(q, out)
-    if choose("rope_cache", q, backend, triton_takes=takes and y.stride(2) == 1, weights=(k, v)) == "torch":
+    takes = takes and y.stride(2) == 1
+    wide = all(t.dtype == torch.float32 for t in (q, cos, sin, cache.keys)) and positions.dtype == torch.int64
+    plain = cos.is_contiguous() and sin.is_contiguous() and not compiling()
+    cpp = build.available if takes and wide and plain else None
+    chosen = choose("rope_cache", q, backend, cpp=cpp, triton_takes=takes, weights=(k, v))
+    if chosen == "torch":
         return y.copy_(reference(q, k, v, positions, cos, sin, slots, cache, interleaved=interleaved))
+    if chosen == "cpp":
+        threads = torch.get_num_threads()
+        rope_into(q, k, v, positions, cos, sin, slots, cache, interleaved=interleaved, out=y, threads=threads)
+        return y
     (ROPE_CACHE if compiling() else _launch)(
         q,
         k,

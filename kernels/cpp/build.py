@@ -18,7 +18,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_int, c_int64, c_uint32, c_void_p
+from ctypes import c_float, c_int, c_int64, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "
 COMPILERS = ("c++", "g++", "clang++")
 LIMIT_SECONDS = 300
 
-_P, _I, _J = c_void_p, c_int64, c_int
+_P, _I, _J, _F = c_void_p, c_int64, c_int, c_float
 
 # What each function of the library returns and takes.
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -36,6 +36,10 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "int8_gemm": (None, (_P, _I, _P, _P, _I, _P, _P, _I, _I, _I, _I, _J)),
     "int8_topk": (None, (_P, _I, _P, _I, _I, _P, _P, _I, _P, _I, _I, _P, _P, _J)),
     "int8_rescore": (None, (_P, _I, _P, _I, _P, _P, _I, _P, _I, _I, _P, _P, _J)),
+    "rms_norm": (None, (_P, _I, _P, _I, _P, _I, _P, _P, _I, _I, _I, _F, _J)),
+    "swiglu": (None, (_P, _I, _P, _I, _P, _I, _I, _I, _J)),
+    "rope_and_cache": (None, (_P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _J, _J)),
+    "paged_attention": (None, (_P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F, _J)),
     "read_bytes": (c_uint32, (_P, _I, _J)),
     "int8_rate": (c_int64, (_I, _J)),
 }
