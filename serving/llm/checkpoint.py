@@ -1,0 +1,247 @@
+"""A model's matrices by name, from a folder of safetensors or from a GGUF file, with an adapter merged in if wanted.
+
+Names are those of Hugging Face's Llama. Every tensor's shape is compared with the configuration before it is used.
+GGUF files hold the rows of queries and keys in the order that interleaved rotary pairs need; they are put back into
+half-split order. An adapter (peft, LoRA) turns the matrices it touches into floats: W + alpha / r B A (Hu et al.,
+arXiv:2106.09685).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from rolecall.serving.llm import llama_config
+from rolecall.serving.llm.ggml_blocks import dequantized, quantized
+from rolecall.serving.llm.gguf import GgufFile, ModelFileError
+from rolecall.serving.llm.linear import Matrix, floats, rows_of
+from rolecall.serving.llm.llama_config import LlamaConfig
+
+_GGUF_PARTS = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+_GGUF_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+class Checkpoint(Protocol):
+    """Where weights come from. Both methods raise ModelFileError for a tensor that is missing or of another shape."""
+
+    config: LlamaConfig
+
+    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+        """`name`.weight [rows, columns]: codes where the file's are the kernels' own, floats else."""
+        ...
+
+    def vector(self, name: str, length: int) -> Tensor:
+        """A norm's weight, or a bias."""
+        ...
+
+    def divisors(self) -> Tensor | None:
+        """What rotary frequencies are divided by, [head_width / 2], where the file says so."""
+        ...
+
+
+class SafetensorsCheckpoint:
+    """A folder with config.json and model.safetensors, or its shards and their index."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = llama_config.from_json(read_json(folder / "config.json"))
+        self._tensors = Tensors(self._files())
+
+    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+        """Floats."""
+        return self._tensors.get(f"{name}.weight", (rows, columns))
+
+    def vector(self, name: str, length: int) -> Tensor:
+        """As stored."""
+        return self._tensors.get(name, (length,))
+
+    def divisors(self) -> Tensor | None:
+        """None: the configuration says it all."""
+        return None
+
+    def _files(self) -> dict[str, Path]:
+        """The file of each tensor."""
+        whole, index = self.folder / "model.safetensors", self.folder / "model.safetensors.index.json"
+        if not index.exists():
+            return names_of(whole)
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, Mapping):
+            raise ModelFileError(f"{index}: got no weight_map")
+        for file in set(shards.values()):
+            if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+                raise ModelFileError(f"{index}: got shard {file!r}; allowed: a safetensors file beside the index")
+        held = {file: names_of(self.folder / file) for file in sorted(set(shards.values()))}
+        for name, file in shards.items():
+            if name not in held[file]:
+                raise ModelFileError(f"{index}: {file} holds no {name!r}")
+        return {name: self.folder / file for name, file in shards.items()}
+
+
+class GgufCheckpoint:
+    """A GGUF file."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self.file, self.config = file, llama_config.from_metadata(file)
+
+    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+        """Codes for Q4_0, Q4_1 and Q8_0."""
+        matrix = self._read(_gguf_name(name) + ".weight", (rows, columns))
+        heads = {"q_proj": self.config.heads, "k_proj": self.config.kv_heads}.get(name.rpartition(".")[2])
+        return matrix if heads is None else rows_of(matrix, half_split(rows, heads))
+
+    def vector(self, name: str, length: int) -> Tensor:
+        """Floats."""
+        part, _, kind = name.rpartition(".")
+        vector = floats(self._read(f"{_gguf_name(part)}.{kind}", (length,))).view(length)
+        heads = {"q_proj.bias": self.config.heads, "k_proj.bias": self.config.kv_heads}
+        found = heads.get(".".join(name.split(".")[-2:]))
+        return vector if found is None else vector[half_split(length, found)]
+
+    def divisors(self) -> Tensor | None:
+        """`rope_freqs`, which Llama 3's files carry."""
+        if "rope_freqs.weight" not in self.file.tensors:
+            return None
+        return floats(self._read("rope_freqs.weight", (self.config.head_width // 2,))).view(-1)
+
+    def _read(self, name: str, expected: tuple[int, ...]) -> Matrix:
+        found = self.file.described(name)
+        if found.shape != expected:
+            raise ModelFileError(f"{self.file.path}: {name} is {found.shape}; the metadata makes it {expected}")
+        raw, columns = self.file.raw(name), found.shape[-1]
+        codes = quantized(raw, found.block, columns)
+        return dequantized(raw, found.block, columns) if codes is None else codes
+
+
+class Adapted:
+    """A checkpoint with a LoRA adapter merged into it. Raises ModelFileError for an adapter that does not fit."""
+
+    def __init__(self, base: Checkpoint, folder: Path) -> None:
+        self.base, self.config, self.folder = base, base.config, folder
+        options = read_json(folder / "adapter_config.json")
+        self._scale = _scale(folder, options)
+        self._tensors = Tensors(names_of(folder / "adapter_model.safetensors"))
+        self._left = set(self._tensors.names)
+
+    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+        """Floats, where the adapter has something to add."""
+        matrix = self.base.matrix(name, rows, columns)
+        a_name, b_name = (f"base_model.model.{name}.lora_{x}.weight" for x in "AB")
+        if a_name not in self._tensors.names:
+            return matrix
+        rank = self._tensors.shape(a_name)[0]
+        a, b = self._tensors.get(a_name, (rank, columns)), self._tensors.get(b_name, (rows, rank))
+        self._left -= {a_name, b_name}
+        return floats(matrix).float() + self._scale(rank) * (b.float() @ a.float())
+
+    def vector(self, name: str, length: int) -> Tensor:
+        """The base's."""
+        return self.base.vector(name, length)
+
+    def divisors(self) -> Tensor | None:
+        """The base's."""
+        return self.base.divisors()
+
+    def check_used(self) -> None:
+        """Raise ModelFileError where the adapter holds tensors that no matrix of the model took."""
+        if self._left:
+            raise ModelFileError(f"{self.folder}: got {sorted(self._left)[:3]}, which no linear layer of the model has")
+
+
+class Tensors:
+    """Tensors of safetensors files by name, each read when it is asked for."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self._files, self._open = files, dict[Path, Any]()
+        self.names = frozenset(files)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor that exists."""
+        return tuple(self._file(name).get_slice(name).get_shape())
+
+    def get(self, name: str, expected: tuple[int, ...]) -> Tensor:
+        """A float tensor. Raises ModelFileError where it is missing, of another shape, or of integers."""
+        if name not in self._files:
+            raise ModelFileError(f"no tensor {name!r} among {len(self._files)}")
+        found: Tensor = self._file(name).get_tensor(name)
+        if tuple(found.shape) != expected or found.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise ModelFileError(
+                f"{self._files[name]}: {name} is {tuple(found.shape)} {found.dtype}; expected float {expected}"
+            )
+        return found
+
+    def _file(self, name: str) -> Any:
+        path = self._files[name]
+        if path not in self._open:
+            self._open[path] = _opened(path)
+        return self._open[path]
+
+
+def names_of(path: Path) -> dict[str, Path]:
+    """The tensors of one safetensors file. Raises ModelFileError where it is none, or cut short."""
+    return dict.fromkeys(_opened(path).keys(), path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelFileError where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelFileError(f"no file {path}; a model's folder needs it") from error
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelFileError(f"{path}: got {type(found).__name__}; expected an object")
+    return found
+
+
+def half_split(rows: int, heads: int) -> Tensor:
+    """Row numbers that turn interleaved rotary pairs (2i, 2i + 1) of each head into half-split ones (i, i + R/2)."""
+    return torch.arange(rows).view(heads, rows // heads // 2, 2).transpose(1, 2).reshape(-1)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(str(path), framework="pt")
+    except FileNotFoundError as error:
+        raise ModelFileError(f"no file {path}; a model's folder needs it") from error
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: no whole safetensors file: {error}") from error
+
+
+def _gguf_name(name: str) -> str:
+    if name in _GGUF_NAMES:
+        return _GGUF_NAMES[name]
+    _, _, number, part = name.split(".", 3)  # model.layers.7.self_attn.q_proj
+    return f"blk.{number}.{_GGUF_PARTS[part]}"
+
+
+def _scale(folder: Path, options: Mapping[str, Any]) -> Callable[[int], float]:
+    """alpha over r (over its root with rslora), as a function of r."""
+    plain = {"use_dora": False, "fan_in_fan_out": False, "bias": "none", "rank_pattern": {}, "alpha_pattern": {}}
+    for name, value in plain.items():
+        if options.get(name, value) not in (value, None):
+            raise ModelFileError(f"{folder}: got {name} = {options[name]!r}; read: {value!r}")
+    if options.get("peft_type") != "LORA" or options.get("modules_to_save"):
+        raise ModelFileError(f"{folder}: got peft_type {options.get('peft_type')!r} or whole modules; read: LORA alone")
+    alpha = options.get("lora_alpha")
+    if not isinstance(alpha, int | float):
+        raise ModelFileError(f"{folder}: got lora_alpha {alpha!r}; allowed: a number")
+    root = bool(options.get("use_rslora"))
+    return lambda rank: float(alpha) / (math.sqrt(rank) if root else rank)

