@@ -1,4 +1,4 @@
-"""The commands that answer: `rolecall serve`, `recommend` and `search`; and `bench`, which measures the machine."""
+"""The commands that answer: `rolecall serve`, `recommend`, `search`, `ask`, `llm`; and `bench`, which measures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rolecall.platform.console import Json, console, emit, table
 from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.settings import load_settings
 from rolecall.serving import bench_commands
+from rolecall.serving.llm import commands as llm
 
 if TYPE_CHECKING:
     from rolecall.serving.state import ServingState
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command()(recommend)
     app.command()(search)
     app.add_typer(bench_commands.app, name="bench")
+    app.add_typer(llm.app, name="llm")
 
 
 def serve() -> None:

@@ -61,8 +61,8 @@ def verified(draft: Tokens[int], sampled: Tokens[int]) -> list[int]:
     return list(sampled[: kept + 1])
 
 
-def next_limit(limit: int, drafted: int, kept: int, most: int) -> int:
+def next_limit(limit: int, drafted: int, kept: int) -> int:
     """How many tokens to guess next time: twice as many after a full hit, else just beyond what was kept."""
     if kept == drafted:
-        return min(2 * limit, most)
-    return max(kept + 1, 1)
+        return max(limit, 2 * kept)
+    return kept + 1

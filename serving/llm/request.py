@@ -39,7 +39,7 @@ class SamplingParameters:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int | None = None
-    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float], hash=False)
     max_tokens: int | None = None
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
@@ -107,3 +107,7 @@ class Request:
     def order(self) -> tuple[int, float, int]:
         """Smaller is served first."""
         return self.priority, math.inf if self.deadline is None else self.deadline, self.number
+
+    def late(self, now: float) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and now >= self.deadline

@@ -8,7 +8,7 @@ from typing import Literal
 
 from rolecall.serving.llm.request import SEEDS, Request
 
-FinishReason = Literal["stop", "length", "cancelled", "deadline"]
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]  # error: no token had a finite logit
 
 
 class State(Enum):

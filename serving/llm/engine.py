@@ -1,0 +1,276 @@
+"""The engine: requests in, tokens out, a step at a time.
+
+It is driven from one thread: `add` and `cancel` are called between steps. An error of the runner leaves a step undone
+and the engine unusable; everything else a request can do wrong is refused by `add`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Sequence as Tokens
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from rolecall.serving.llm.admission import Admission, Words
+from rolecall.serving.llm.batch import Batch
+from rolecall.serving.llm.block_pool import BlockPool
+from rolecall.serving.llm.choice import Choice
+from rolecall.serving.llm.draft import Draft, next_limit
+from rolecall.serving.llm.output import Generation, Output, joined
+from rolecall.serving.llm.request import SEEDS, Request, SamplingParameters
+from rolecall.serving.llm.sampler import Sampled, Sampler
+from rolecall.serving.llm.scheduler import Scheduler, SchedulerOptions
+from rolecall.serving.llm.sequence import FinishReason, Sequence, State
+from rolecall.serving.llm.statistics import Counters, Statistics
+from rolecall.serving.llm.text import TextStream
+
+
+class Runner(Protocol):
+    """The model with its cache."""
+
+    @property
+    def blocks(self) -> int: ...
+
+    @property
+    def block_size(self) -> int: ...
+
+    def run(self, batch: Batch) -> Tensor:
+        """float32 [R, vocabulary]: a row for each wanted position, chunk by chunk."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """`token_budget`, `max_sequences`: see `SchedulerOptions`. `max_waiting` requests and tokens may queue.
+
+    `draft_tokens`: guesses a step verifies at most, shared among what runs; 0 for none.
+    """
+
+    token_budget: int = 512
+    max_sequences: int = 64
+    max_waiting: int = 256
+    max_waiting_tokens: int = 200_000
+    prefix_cache: bool = True
+    draft_tokens: int = 8
+
+
+class LLMEngine:
+    """Schedules, runs, samples and detokenises. `clock` and `randomness` (of unseeded requests) are given in tests."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        words: Words,
+        options: EngineOptions | None = None,
+        *,
+        draft: Draft | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        randomness: random.Random | None = None,
+    ) -> None:
+        self.options = chosen = options or EngineOptions()
+        self.words = words
+        self.admission = Admission(
+            words=words,
+            context=min(words.context, runner.blocks * runner.block_size),
+            max_sequences=chosen.max_sequences,
+            max_waiting=chosen.max_waiting,
+            max_waiting_tokens=chosen.max_waiting_tokens,
+        )
+        self.scheduler = Scheduler(
+            BlockPool(runner.blocks, runner.block_size),
+            SchedulerOptions(token_budget=chosen.token_budget, max_sequences=chosen.max_sequences),
+            prefix_cache=chosen.prefix_cache,
+        )
+        self._runner, self._sampler, self._draft = runner, Sampler(words.eos), draft
+        self._clock, self._random = clock, randomness or random.Random()
+        self._requests: dict[str, list[Choice]] = {}
+        self._counters = Counters()
+        self._model_seconds = 0.0  # up to the step before
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._requests)
+
+    def add(
+        self,
+        prompt: Tokens[int],
+        parameters: SamplingParameters,
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        salt: str = "",
+        request_id: str | None = None,
+    ) -> str:
+        """Queue a request and return its id. `deadline`: of the engine's clock; `salt`: tenants share no cache.
+
+        Raises ContextOverflowError, EngineBusyError, and ValueError for what this engine can never serve.
+        """
+        self.admission.check(prompt, parameters)
+        waiting = self._waiting_tokens()
+        soon = self._counters.seconds_for(waiting)
+        self.admission.check_load(len(self.scheduler.waiting), waiting, len(prompt), soon)
+        number = self._counters.requests
+        if request_id in self._requests:
+            raise ValueError(f"got request id {request_id!r} twice; allowed: one not in use")
+        request = Request(
+            request_id=request_id or f"request-{number}",
+            number=number,
+            prompt=tuple(prompt),
+            parameters=parameters,
+            max_tokens=self.admission.most_tokens(prompt, parameters),
+            arrived=self._clock(),
+            priority=priority,
+            deadline=deadline,
+            salt=salt,
+        )
+        seed = parameters.seed if parameters.seed is not None else self._random.randrange(SEEDS)
+        self._counters.requests += 1
+        self._requests[request.request_id] = []
+        self.scheduler.add(self._choose(Sequence.of(request, seed)))
+        return request.request_id
+
+    def step(self) -> list[Output]:
+        """Compute one batch; news of every choice that has some. Nothing to do: an empty list."""
+        late = self._expire()
+        with self._counters.timed("schedule"):
+            self._propose()
+            batch = self.scheduler.schedule()
+        if not batch.chunks:
+            return late
+        with self._counters.timed("model"):
+            logits = self._runner.run(batch)
+        with self._counters.timed("sample"):
+            sampled = self._sampler.sample(batch, logits)
+        with self._counters.timed("detokenise"):
+            outputs = self._read(batch, sampled)
+        with self._counters.timed("schedule"):
+            self._book(batch, outputs)
+        return [*late, *(output for choice, news in outputs.items() for output in choice.spread(news))]
+
+    def cancel(self, request_id: str) -> None:
+        """Drop a request at whatever stage and free its memory; unknown and finished ones are passed over."""
+        for choice in self._requests.pop(request_id, []):
+            self.scheduler.finish(choice.sequence, "cancelled")
+
+    def generate(self, prompts: Iterable[Tokens[int]], parameters: SamplingParameters) -> list[Generation]:
+        """All generations, in the prompts' order; other requests are served meanwhile and their outputs are lost."""
+        ids = [self.add(prompt, parameters) for prompt in prompts]
+        news: dict[str, list[Output]] = {request_id: [] for request_id in ids}
+        while any(request_id in self._requests for request_id in ids):
+            for output in self.step():
+                news.setdefault(output.request_id, []).append(output)
+        return [joined(request_id, parameters.n, news[request_id]) for request_id in ids]
+
+    def stream(self, request_id: str) -> Iterator[Output]:
+        """Outputs of one request as they come; leaving early cancels it."""
+        try:
+            while request_id in self._requests:
+                yield from (output for output in self.step() if output.request_id == request_id)
+        finally:
+            self.cancel(request_id)
+
+    def stats(self) -> Statistics:
+        """Counts and load at this moment."""
+        scheduler, pool = self.scheduler, self.scheduler.pool
+        return Statistics(
+            waiting=len(scheduler.waiting),
+            waiting_tokens=self._waiting_tokens(),
+            running=len(scheduler.running),
+            blocks=pool.size,
+            blocks_free=pool.free,
+            preemptions=scheduler.preemptions,
+            **asdict(self._counters),
+        )
+
+    def _choose(self, sequence: Sequence) -> Sequence:
+        """Enter a sequence as the next choice of its request."""
+        request, words = sequence.request, self.words
+        ends = frozenset(request.parameters.stop_token_ids)
+        stream = None
+        if words.tokenizer is not None:
+            stream = TextStream(words.tokenizer, request.prompt, request.parameters.stop)
+        choice = Choice(
+            sequence=sequence, stream=stream, ends=ends if request.parameters.ignore_eos else ends | words.eos
+        )
+        self._requests[request.request_id].append(choice)
+        return sequence
+
+    def _choice(self, sequence: Sequence) -> Choice:
+        return self._requests[sequence.request.request_id][sequence.index]
+
+    def _waiting_tokens(self) -> int:
+        return sum(len(sequence.tokens) for sequence in self.scheduler.waiting)
+
+    def _expire(self) -> list[Output]:
+        """End what is past its deadline."""
+        now = self._clock()
+        late = [
+            choice
+            for choices in self._requests.values()
+            for choice in choices
+            if choice.sequence.state is not State.FINISHED and choice.sequence.request.late(now)
+        ]
+        outputs: list[Output] = []
+        for choice in late:
+            outputs += choice.spread(choice.output((), "", "deadline", now))
+            self._finish(choice.sequence, "deadline")
+        return outputs
+
+    def _propose(self) -> None:
+        """Guess on for the sequences that only decode; the more run together, the fewer guesses each."""
+        if self._draft is None or not self.scheduler.running:
+            return
+        most = self.options.draft_tokens // len(self.scheduler.running)
+        for sequence in self.scheduler.running if most else ():
+            if sequence.may_draft and sequence.request.parameters.constraint is None:
+                count = min(most, sequence.draft_limit, sequence.remaining - 1)
+                sequence.draft = self._draft.propose(sequence, count)
+
+    def _read(self, batch: Batch, sampled: Sampled) -> dict[Choice, Output]:
+        """What each choice says to its new tokens: the text, and whether they end it."""
+        now = self._clock()
+        outputs: dict[Choice, Output] = {}
+        for chunk in batch.chunks:
+            choice = self._choice(chunk.sequence)
+            self._counters.seconds["queue"] += choice.start(now)
+            choice.scores += sampled.prompt.get(chunk.sequence, [])
+            for sibling in chunk.siblings:
+                self._choice(self._choose(sibling)).start(now)
+            if chunk.samples or (chunk.sequence.request.max_tokens == 0 and chunk.end == len(chunk.sequence.tokens)):
+                for sequence in (chunk.sequence, *chunk.siblings):
+                    reader = self._choice(sequence)
+                    outputs[reader] = reader.read(sampled.tokens.get(sequence, []), now)
+        return outputs
+
+    def _book(self, batch: Batch, outputs: Mapping[Choice, Output]) -> None:
+        """Let the scheduler know what was computed, sampled and ended."""
+        gained = {choice.sequence: [token.token for token in news.tokens] for choice, news in outputs.items()}
+        self._count(batch, gained)
+        self.scheduler.update(batch, gained)
+        for choice, news in outputs.items():
+            if news.finish_reason is not None:
+                self._finish(choice.sequence, news.finish_reason)
+
+    def _count(self, batch: Batch, gained: Mapping[Sequence, Tokens[int]]) -> None:
+        counters = self._counters
+        counters.count(batch, sum(map(len, gained.values())), counters.seconds["model"] - self._model_seconds)
+        self._model_seconds = counters.seconds["model"]
+        for chunk in batch.chunks:
+            if chunk.drafted:
+                kept = max(len(gained[chunk.sequence]) - 1, 0)
+                counters.drafted_tokens += chunk.drafted
+                counters.kept_tokens += kept
+                chunk.sequence.draft_limit = next_limit(chunk.sequence.draft_limit, chunk.drafted, kept)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        self.scheduler.finish(sequence, reason)
+        self._counters.cached_tokens += sequence.cached or 0 if sequence.index == 0 else 0
+        request_id = sequence.request.request_id
+        if all(choice.sequence.state is State.FINISHED for choice in self._requests[request_id]):
+            del self._requests[request_id]
+            self._counters.finished += 1

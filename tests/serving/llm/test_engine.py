@@ -1,0 +1,338 @@
+"""The whole engine on a two-layer Llama of random weights: what it says does not depend on how it is computed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rolecall.serving.llm.admission import Words
+from rolecall.serving.llm.draft import PromptLookup
+from rolecall.serving.llm.engine import EngineOptions, LLMEngine
+from rolecall.serving.llm.errors import ContextOverflowError, EngineBusyError
+from rolecall.serving.llm.loading import LoadedModel, load_model
+from rolecall.serving.llm.model_runner import ModelRunner
+from rolecall.serving.llm.output import Generation, Output
+from rolecall.serving.llm.request import SamplingParameters
+
+VOCABULARY, CONTEXT, EOS = 128, 96, 127
+GREEDY = SamplingParameters(temperature=0, max_tokens=24)
+DRAWN = SamplingParameters(temperature=0.8, top_p=0.95, top_k=40, seed=11, max_tokens=24)
+
+
+class Letters:
+    """A tokenizer whose tokens are the ASCII characters."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode("ascii")
+
+
+@pytest.fixture(scope="module")
+def oracle() -> LlamaForCausalLM:
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=VOCABULARY, num_hidden_layers=2, max_position_embeddings=CONTEXT, **sizes)
+    config.eos_token_id = EOS
+    config.initializer_range = 0.3  # far from uniform, so that no two logits are nearly equal
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model(oracle: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    folder: Path = tmp_path_factory.mktemp("llama")
+    oracle.save_pretrained(folder)
+    return load_model(folder, compute="exact")
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    """Some that share beginnings, one that ends on a block's border, one of a single token."""
+    chosen = random.Random(5)
+    stem = [chosen.randrange(100) for _ in range(40)]
+    tails = [[chosen.randrange(100) for _ in range(chosen.randrange(1, 20))] for _ in range(5)]
+    return [*(stem + tail for tail in tails), stem[:32], stem[:32], [7], stem[:5] * 4]
+
+
+def engine(model: LoadedModel, *, blocks: int = 200, draft: bool = False, **options: int | bool) -> LLMEngine:
+    runner = ModelRunner(model, blocks=blocks, block_size=8)
+    words = Words(vocabulary=VOCABULARY, context=CONTEXT, eos=frozenset({EOS}), tokenizer=Letters())
+    chosen = EngineOptions(**options)  # type: ignore[arg-type]
+    return LLMEngine(
+        runner, words, chosen, draft=PromptLookup(shortest=1) if draft else None, randomness=random.Random(1)
+    )
+
+
+def texts(generations: list[Generation]) -> list[list[list[int]]]:
+    return [[completion.token_ids for completion in generation.completions] for generation in generations]
+
+
+@pytest.fixture(scope="module")
+def alone(model: LoadedModel, prompts: list[list[int]]) -> dict[SamplingParameters, list[list[list[int]]]]:
+    """What each prompt gets when nothing else is there and nothing is shared."""
+    return {
+        wishes: [texts(engine(model, prefix_cache=False).generate([prompt], wishes))[0] for prompt in prompts]
+        for wishes in (GREEDY, DRAWN)
+    }
+
+
+@pytest.mark.parametrize("wishes", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prefix_cache": False},
+        {},
+        {"token_budget": 5, "max_sequences": 4},
+        {"blocks": 14},
+        {"draft": True, "draft_tokens": 60},
+        {"draft": True, "draft_tokens": 60, "blocks": 18, "token_budget": 16, "max_sequences": 6},
+    ],
+    ids=["batched", "prefix cache", "chunks", "preemption", "speculation", "all together"],
+)
+def test_the_same_tokens_as_alone(
+    model: LoadedModel,
+    prompts: list[list[int]],
+    alone: dict[SamplingParameters, list[list[list[int]]]],
+    wishes: SamplingParameters,
+    options: dict[str, int],
+) -> None:
+    made = engine(model, **options)
+    assert texts(made.generate(prompts, wishes)) == alone[wishes]
+    assert texts(made.generate(prompts, wishes)) == alone[wishes]  # now what can be cached is
+    stats = made.stats()
+    assert stats.blocks_free == stats.blocks
+    assert (stats.preemptions > 0) == ("blocks" in options)
+    assert (stats.drafted_tokens > 0) == ("draft" in options)
+    assert (stats.kept_tokens > 0) == ("draft" in options) or wishes is DRAWN
+    assert (stats.cached_tokens > 0) == options.get("prefix_cache", True)
+
+
+def test_greedy_is_what_transformers_says(
+    oracle: LlamaForCausalLM, prompts: list[list[int]], alone: dict[SamplingParameters, list[list[list[int]]]]
+) -> None:
+    for prompt, [ours] in zip(prompts, alone[GREEDY], strict=True):
+        theirs = oracle.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False, pad_token_id=EOS)
+        assert theirs[0, len(prompt) :].tolist() == ours
+
+
+def test_a_prompt_that_is_cached_whole_still_computes_a_token(model: LoadedModel, prompts: list[list[int]]) -> None:
+    made, prompt = engine(model), prompts[5]
+    first, second = made.generate([prompt], GREEDY)[0], made.generate([prompt], GREEDY)[0]
+    assert first.completions == second.completions
+    assert (first.cached_tokens, second.cached_tokens) == (0, len(prompt) - 8)
+
+
+def test_tenants_share_no_cache(model: LoadedModel, prompts: list[list[int]]) -> None:
+    made = engine(model)
+    for salt in "ab":
+        outputs = list(made.stream(made.add(prompts[0], GREEDY, salt=salt)))
+        assert outputs[-1].cached_tokens == 0
+
+
+def test_choices_differ_and_the_first_is_that_of_one_choice(
+    model: LoadedModel, prompts: list[list[int]], alone: dict[SamplingParameters, list[list[list[int]]]]
+) -> None:
+    made = engine(model)
+    for prompt, [single] in zip(prompts, alone[DRAWN], strict=True):
+        [choices] = texts(made.generate([prompt], replace(DRAWN, n=3)))
+        assert choices[0] == single
+        assert len({tuple(choice) for choice in choices}) == 3
+    assert made.stats().computed_tokens < sum(len(prompt) + 3 * 24 for prompt in prompts)
+
+
+def test_cancelling_at_any_step_frees_everything_and_disturbs_nobody(
+    model: LoadedModel, prompts: list[list[int]], alone: dict[SamplingParameters, list[list[list[int]]]]
+) -> None:
+    made = engine(model, token_budget=8, max_sequences=5, blocks=20)
+    for steps in range(14):
+        kept = made.add(prompts[0], GREEDY)
+        doomed = [made.add(prompts[1], replace(DRAWN, n=3)), made.add(prompts[2], GREEDY)]
+        told = [output for _ in range(steps) for output in made.step()]
+        for request in doomed:
+            made.cancel(request)
+            made.cancel(request)
+        told += made.stream(kept)
+        assert [token.token for output in told if output.request_id == kept for token in output.tokens] == alone[
+            GREEDY
+        ][0][0]
+        assert not made.busy
+        assert made.stats().blocks_free == 20
+
+
+def test_a_deadline_ends_every_choice_with_what_there_is(model: LoadedModel, prompts: list[list[int]]) -> None:
+    now = [0.0]
+    made = engine(model, token_budget=16, max_sequences=4)
+    made._clock = lambda: now[0]
+    made.add(prompts[0], replace(DRAWN, n=3), deadline=5.0)
+    told: list[Output] = []
+    while made.busy:
+        now[0] += 1.0
+        told += made.step()
+    assert [output.finish_reason for output in told if output.finish_reason] == ["deadline"] * 3
+    assert {output.index for output in told} == {0, 1, 2}
+    assert made.stats().blocks_free == made.stats().blocks
+
+
+def test_better_priority_takes_the_place_of_those_that_run(
+    model: LoadedModel, prompts: list[list[int]], alone: dict[SamplingParameters, list[list[list[int]]]]
+) -> None:
+    made = engine(model, max_sequences=1)
+    order = [made.add(prompt, GREEDY) for prompt in prompts[:2]]
+    made.step()
+    made.step()
+    order.insert(0, made.add(prompts[2], GREEDY, priority=-1))
+    told: list[Output] = []
+    while made.busy:
+        told += made.step()
+    assert [output.request_id for output in told if output.finish_reason] == order
+    again = made.generate([prompts[0]], GREEDY)
+    assert texts(again) == alone[GREEDY][:1]
+    assert made.stats().preemptions == 1
+
+
+def test_refusals_say_why(model: LoadedModel) -> None:
+    made = engine(model, max_waiting=2, max_sequences=8)
+    with pytest.raises(ContextOverflowError, match=r"90 prompt tokens and max_tokens 10; allowed: 96"):
+        made.add([1] * 90, replace(GREEDY, max_tokens=10))
+    with pytest.raises(ContextOverflowError):
+        made.add([1] * 96, replace(GREEDY, max_tokens=None))
+    for wrong in ([], [VOCABULARY], [-1]):
+        with pytest.raises(ValueError, match="allowed"):
+            made.add(wrong, GREEDY)
+    with pytest.raises(ValueError, match="n: got 9"):
+        made.add([1], replace(GREEDY, n=9))
+    for _ in range(2):
+        made.add([1], GREEDY)
+    with pytest.raises(EngineBusyError) as busy:
+        made.add([1], GREEDY)
+    assert busy.value.retry_after >= 1
+    while made.busy:
+        made.step()
+    assert made.stats().requests == made.stats().finished == 2
+
+
+@pytest.mark.parametrize("field", ["temperature", "min_p", "presence_penalty", "seed", "max_tokens", "n", "top_p"])
+def test_parameters_out_of_range_are_refused_by_name(field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        SamplingParameters(**{field: -3})
+
+
+def test_logprobs_are_those_of_the_model(
+    oracle: LlamaForCausalLM, model: LoadedModel, prompts: list[list[int]]
+) -> None:
+    wishes = replace(DRAWN, logprobs=3, prompt_logprobs=2, logit_bias={5: 3.0})
+    made = engine(model, token_budget=7, max_sequences=4)
+    for generation, prompt in zip(made.generate(prompts, wishes), prompts, strict=True):
+        ids = generation.completions[0].token_ids
+        with torch.no_grad():
+            expected = torch.log_softmax(oracle(torch.tensor([prompt + ids])).logits[0].double(), dim=1)
+        assert generation.prompt_logprobs is not None
+        assert generation.prompt_logprobs[0] is None
+        reported = [*generation.prompt_logprobs[1:], *generation.completions[0].tokens]
+        assert len(reported) == len(prompt) + len(ids) - 1
+        for place, token in enumerate(reported):
+            assert token is not None
+            assert token.token == (prompt + ids)[place + 1]
+            assert token.logprob == pytest.approx(float(expected[place, token.token]), abs=1e-4)
+            best = expected[place].topk(2 if place < len(prompt) - 1 else 3)
+            assert [one for one, _ in token.top] == best.indices.tolist()
+            assert [value for _, value in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_a_prompt_can_be_scored_without_generating(model: LoadedModel, prompts: list[list[int]]) -> None:
+    made = engine(model)
+    wishes = SamplingParameters(max_tokens=0, prompt_logprobs=0, n=2)
+    for prompt in (prompts[0], prompts[7]):
+        for _ in range(2):  # the second time the prompt is cached, and scored all the same
+            [generation] = made.generate([prompt], wishes)
+            assert generation.prompt_logprobs is not None
+            assert len(generation.prompt_logprobs) == len(prompt)
+            assert [(c.token_ids, c.finish_reason) for c in generation.completions] == [([], "length")] * 2
+
+
+def test_bias_forces_and_forbids(model: LoadedModel, prompts: list[list[int]]) -> None:
+    made = engine(model)
+    [forced] = made.generate(prompts[:1], replace(GREEDY, logit_bias={9: 100.0}))
+    assert forced.completions[0].token_ids == [9] * 24
+    usual = texts(made.generate(prompts[:1], GREEDY))[0][0]
+    [other] = texts(made.generate(prompts[:1], replace(DRAWN, logit_bias=dict.fromkeys(set(usual), -100.0))))
+    assert not set(other[0]) & set(usual)
+
+
+def test_penalties_keep_tokens_from_coming_back(model: LoadedModel, prompts: list[list[int]]) -> None:
+    made = engine(model, draft=True, draft_tokens=4)
+    loop = replace(GREEDY, logit_bias={9: 80.0, 10: 60.0})
+    assert texts(made.generate(prompts[:1], loop)) == [[[9] * 24]]
+    counted = texts(made.generate(prompts[:1], replace(loop, frequency_penalty=2.0)))[0][0]
+    assert set(counted) == {9, 10}
+    assert counted[:4] == [9] * 4
+    [once] = texts(made.generate(prompts[:1], replace(GREEDY, repetition_penalty=90.0)))[0]
+    assert len(set(once)) == len(once)
+    assert not set(once) & set(prompts[0])
+
+
+def test_the_end_token_ends_not_before_its_time(model: LoadedModel, prompts: list[list[int]]) -> None:
+    made = engine(model, draft=True)
+    eager = replace(GREEDY, logit_bias={EOS: 100.0})
+    [ended] = made.generate(prompts[:1], eager)
+    assert (ended.completions[0].token_ids, ended.completions[0].finish_reason) == ([EOS], "stop")
+    assert ended.completions[0].text == ""
+    [late] = made.generate(prompts[:1], replace(eager, min_tokens=5))
+    assert late.completions[0].token_ids.index(EOS) == 5
+    [never] = made.generate(prompts[:1], replace(eager, ignore_eos=True))
+    assert (never.completions[0].token_ids, never.completions[0].finish_reason) == ([EOS] * 24, "length")
+    [named] = made.generate(prompts[:1], replace(GREEDY, logit_bias={9: 100.0}, stop_token_ids=(9,)))
+    assert named.completions[0].finish_reason == "stop"
+
+
+def test_text_ends_before_the_stop_string_and_so_do_the_tokens(model: LoadedModel, prompts: list[list[int]]) -> None:
+    for draft in (False, True):
+        made = engine(model, draft=draft)
+        for prompt in prompts:
+            [plain] = made.generate([prompt], GREEDY)
+            text = plain.completions[0].text
+            stop = text[1:4] or text
+            [cut] = made.generate([prompt], replace(GREEDY, stop=(stop, "not there")))
+            completion = cut.completions[0]
+            assert completion.text == text[: text.index(stop)]
+            assert completion.finish_reason == "stop"
+            assert completion.token_ids == plain.completions[0].token_ids[: text.index(stop) + len(stop)]
+
+
+def test_a_constraint_is_kept(model: LoadedModel, prompts: list[list[int]]) -> None:
+    class OddThenEven:
+        def allowed(self, generated: Sequence[int]) -> np.ndarray:
+            return np.arange(VOCABULARY) % 2 == (len(generated) + 1) % 2
+
+    made = engine(model, draft=True)
+    for tokens in texts(made.generate(prompts, replace(DRAWN, constraint=OddThenEven()))):
+        assert [token % 2 for token in tokens[0][:-1]] == [(place + 1) % 2 for place in range(len(tokens[0]) - 1)]
+
+
+def test_nothing_to_draw_from_ends_a_choice_and_not_the_engine(model: LoadedModel, prompts: list[list[int]]) -> None:
+    class Nothing:
+        def allowed(self, generated: Sequence[int]) -> np.ndarray:
+            return np.zeros(VOCABULARY, dtype=bool)
+
+    made = engine(model)
+    [stuck] = made.generate(prompts[:1], replace(DRAWN, constraint=Nothing()))
+    assert (stuck.completions[0].token_ids, stuck.completions[0].finish_reason) == ([], "error")
+    assert made.stats().blocks_free == made.stats().blocks
+
+
+def test_time_is_accounted_for(model: LoadedModel, prompts: list[list[int]]) -> None:
+    made = engine(model)
+    outputs = list(made.stream(made.add(prompts[0], GREEDY)))
+    stats, timing = made.stats(), outputs[-1].timing
+    assert all(stats.seconds[part] > 0 for part in ("schedule", "model", "sample", "detokenise"))
+    assert timing is not None
+    assert timing.started is not None
+    assert timing.first_token is not None
+    assert timing.arrived <= timing.started <= timing.first_token <= timing.finished
+    assert stats.decode_tokens == 23
+    assert stats.speed(1000, 10).bytes_per_second > 0
