@@ -20,6 +20,7 @@ from rolecall.serving.llm.batch import Batch
 from rolecall.serving.llm.block_pool import BlockPool
 from rolecall.serving.llm.choice import Choice
 from rolecall.serving.llm.draft import Draft, next_limit
+from rolecall.serving.llm.errors import EngineBusyError
 from rolecall.serving.llm.output import Generation, Output, joined
 from rolecall.serving.llm.request import SEEDS, Request, SamplingParameters
 from rolecall.serving.llm.sampler import Sampled, Sampler
@@ -115,10 +116,11 @@ class LLMEngine:
         soon = self._counters.seconds_for(waiting)
         self.admission.check_load(len(self.scheduler.waiting), waiting, len(prompt), soon)
         number = self._counters.requests
+        request_id = request_id or f"request-{number}"
         if request_id in self._requests:
             raise ValueError(f"got request id {request_id!r} twice; allowed: one not in use")
         request = Request(
-            request_id=request_id or f"request-{number}",
+            request_id=request_id,
             number=number,
             prompt=tuple(prompt),
             parameters=parameters,
@@ -130,9 +132,9 @@ class LLMEngine:
         )
         seed = parameters.seed if parameters.seed is not None else self._random.randrange(SEEDS)
         self._counters.requests += 1
-        self._requests[request.request_id] = []
+        self._requests[request_id] = []
         self.scheduler.add(self._choose(Sequence.of(request, seed)))
-        return request.request_id
+        return request_id
 
     def step(self) -> list[Output]:
         """Compute one batch; news of every choice that has some. Nothing to do: an empty list."""
@@ -142,6 +144,7 @@ class LLMEngine:
             batch = self.scheduler.schedule()
         if not batch.chunks:
             return late
+        self._begin(batch)
         with self._counters.timed("model"):
             logits = self._runner.run(batch)
         with self._counters.timed("sample"):
@@ -154,17 +157,26 @@ class LLMEngine:
 
     def cancel(self, request_id: str) -> None:
         """Drop a request at whatever stage and free its memory; unknown and finished ones are passed over."""
-        for choice in self._requests.pop(request_id, []):
+        choices = self._requests.pop(request_id, [])
+        for choice in choices:
             self.scheduler.finish(choice.sequence, "cancelled")
+        self._counters.finished += bool(choices)
 
     def generate(self, prompts: Iterable[Tokens[int]], parameters: SamplingParameters) -> list[Generation]:
-        """All generations, in the prompts' order; other requests are served meanwhile and their outputs are lost."""
-        ids = [self.add(prompt, parameters) for prompt in prompts]
-        news: dict[str, list[Output]] = {request_id: [] for request_id in ids}
-        while any(request_id in self._requests for request_id in ids):
-            for output in self.step():
-                news.setdefault(output.request_id, []).append(output)
-        return [joined(request_id, parameters.n, news[request_id]) for request_id in ids]
+        """All generations, in the prompts' order; other requests are served meanwhile and their outputs are lost.
+
+        However many prompts there are, no more wait than are admitted. Raises as `add`, and then drops them all.
+        """
+        news: dict[str, list[Output]] = {}
+        try:
+            for prompt in prompts:
+                news[self._add_patiently(prompt, parameters, news)] = []
+            while any(request_id in self._requests for request_id in news):
+                self._collect(news)
+        finally:
+            for request_id in news:
+                self.cancel(request_id)
+        return [joined(request_id, parameters.n, outputs) for request_id, outputs in news.items()]
 
     def stream(self, request_id: str) -> Iterator[Output]:
         """Outputs of one request as they come; leaving early cancels it."""
@@ -186,6 +198,18 @@ class LLMEngine:
             preemptions=scheduler.preemptions,
             **asdict(self._counters),
         )
+
+    def _add_patiently(self, prompt: Tokens[int], parameters: SamplingParameters, news: dict[str, list[Output]]) -> str:
+        while True:
+            try:
+                return self.add(prompt, parameters)
+            except EngineBusyError:
+                self._collect(news)
+
+    def _collect(self, news: dict[str, list[Output]]) -> None:
+        for output in self.step():
+            if output.request_id in news:
+                news[output.request_id].append(output)
 
     def _choose(self, sequence: Sequence) -> Sequence:
         """Enter a sequence as the next choice of its request."""
@@ -231,16 +255,20 @@ class LLMEngine:
                 count = min(most, sequence.draft_limit, sequence.remaining - 1)
                 sequence.draft = self._draft.propose(sequence, count)
 
+    def _begin(self, batch: Batch) -> None:
+        """Book how long each request queued that is computed for the first time; enter the choices forked off."""
+        now = self._clock()
+        for chunk in batch.chunks:
+            self._counters.seconds["queue"] += self._choice(chunk.sequence).start(now)
+            for sibling in chunk.siblings:
+                self._choice(self._choose(sibling)).start(now)
+
     def _read(self, batch: Batch, sampled: Sampled) -> dict[Choice, Output]:
         """What each choice says to its new tokens: the text, and whether they end it."""
         now = self._clock()
         outputs: dict[Choice, Output] = {}
         for chunk in batch.chunks:
-            choice = self._choice(chunk.sequence)
-            self._counters.seconds["queue"] += choice.start(now)
-            choice.scores += sampled.prompt.get(chunk.sequence, [])
-            for sibling in chunk.siblings:
-                self._choice(self._choose(sibling)).start(now)
+            self._choice(chunk.sequence).scores += sampled.prompt.get(chunk.sequence, [])
             if chunk.samples or (chunk.sequence.request.max_tokens == 0 and chunk.end == len(chunk.sequence.tokens)):
                 for sequence in (chunk.sequence, *chunk.siblings):
                     reader = self._choice(sequence)

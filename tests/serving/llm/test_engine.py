@@ -216,6 +216,14 @@ def test_refusals_say_why(model: LoadedModel) -> None:
     assert made.stats().requests == made.stats().finished == 2
 
 
+def test_generate_takes_more_prompts_than_may_wait(model: LoadedModel) -> None:
+    made = engine(model, max_waiting=2, max_sequences=2, token_budget=4)
+    assert len(made.generate([[token] for token in range(9)], GREEDY)) == 9
+    with pytest.raises(ContextOverflowError):
+        made.generate([[1], [1] * 99], GREEDY)
+    assert not made.busy
+
+
 @pytest.mark.parametrize("field", ["temperature", "min_p", "presence_penalty", "seed", "max_tokens", "n", "top_p"])
 def test_parameters_out_of_range_are_refused_by_name(field: str) -> None:
     with pytest.raises(ValueError, match=field):
