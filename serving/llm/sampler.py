@@ -40,8 +40,8 @@ class Sampler:
         first = 0
         for chunk in batch.chunks:
             draws += draws_of(chunk, first)
-            if scored := len(chunk.wants_logits) - (chunk.drafted + 1 if chunk.samples else 0):
-                sampled.prompt[chunk.sequence] = _scores(chunk, logits_RV[first : first + scored])
+            if prompt := len(chunk.wants_logits) - (chunk.drafted + 1 if chunk.samples else 0):
+                sampled.prompt[chunk.sequence] = _scores(chunk, logits_RV[first : first + prompt])
             first += len(chunk.wants_logits)
         if draws:
             _keep_verified(draws, self._draw(draws, logits_RV), sampled)
@@ -69,6 +69,7 @@ class Sampler:
         if wishes.constraint is not None:
             allowed_V = torch.from_numpy(wishes.constraint.allowed(draw.generated)).to(logits_V.device)
             logits_V[: len(allowed_V)].masked_fill_(~allowed_V, -math.inf)
+            logits_V[len(allowed_V) :] = -math.inf  # rows of a padded vocabulary
         if draw.position - draw.sequence.prompt_length < wishes.min_tokens:
             logits_V[[*self._eos, *wishes.stop_token_ids]] = -math.inf
 
