@@ -1,4 +1,4 @@
-"""The commands that answer: `rolecall serve`, `recommend`, `search`, `ask`, `llm`; and `bench`, which measures."""
+"""The commands that answer: `rolecall serve`, `recommend`, `search`, `llm`; and `bench`, which measures."""
 
 from __future__ import annotations
 
