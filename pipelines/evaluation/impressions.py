@@ -6,7 +6,7 @@ of the request, from the fine ranker that serves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -92,24 +92,26 @@ def collect_impressions(
 
 
 def judge_impressions(
-    asked: Iterator[tuple[Funnel, ImpressionRequest, CandidateContext]],
+    asked: Iterable[tuple[Funnel, ImpressionRequest, CandidateContext]],
 ) -> ImpressionQuality | None:
-    """What the funnels, each as of its request, give to the impressions; jobs that a release does not hold are left
-    out. None where nothing is left."""
-    predicted, applied, who = [], [], []
-    for funnel, request, context in asked:
-        told = dict(zip(request.job_ids, request.applied, strict=True))
-        rows = funnel.catalogue.rows_of(request.job_ids)
-        if not len(rows):
-            continue
-        ranked = funnel.rank(funnel.prepare(context), rows, at=request.at)
-        predicted.append(ranked.probabilities.astype(np.float64))
-        applied.append(np.array([told[job_id] for job_id in funnel.catalogue.ids_of(ranked.rows)], np.bool_))
-        who += [request.candidate_id] * len(rows)
-    if not predicted:
+    """What the funnels, each as of its request, give to the impressions. None where no release holds any of them."""
+    told = [(request.candidate_id, *probabilities(funnel, request, context)) for funnel, request, context in asked]
+    _, groups = np.unique([who for who, given, _ in told for _ in given], return_inverse=True)
+    if not len(groups):
         return None
-    _, groups = np.unique(who, return_inverse=True)
-    return impression_quality(np.concatenate(predicted), np.concatenate(applied), groups)
+    predicted, applied = (np.concatenate([one[place] for one in told]) for place in (1, 2))
+    return impression_quality(predicted, applied, groups)
+
+
+def probabilities(funnel: Funnel, request: ImpressionRequest, context: CandidateContext) -> tuple[Array, Flags]:
+    """What the funnel gives to each job of a request that its release holds, float64[k], and which were applied to."""
+    told = dict(zip(request.job_ids, request.applied, strict=True))
+    rows = funnel.catalogue.rows_of(request.job_ids)
+    if not len(rows):
+        return np.zeros(0), np.zeros(0, np.bool_)
+    ranked = funnel.rank(funnel.prepare(context), rows, at=request.at)
+    applied = [told[job_id] for job_id in funnel.catalogue.ids_of(ranked.rows)]
+    return ranked.probabilities.astype(np.float64), np.array(applied, np.bool_)
 
 
 def impression_quality(predicted: Array, outcomes: Flags, groups: npt.NDArray[np.integer]) -> ImpressionQuality:

@@ -192,7 +192,7 @@ class Judge:
             reachable=np.array([answer.reachable for answer in answers], np.float64),
             lists={name: tuple(tuple(ids[row] for row in one.rows) for one in some) for name, some in shown.items()},
             catalogue={name: catalogue_metrics(some, funnel.pairs.vectors) for name, some in shown.items()},
-            impressions=judge_impressions(self._impressions(funnel, days)),
+            impressions=judge_impressions(self.asked_impressions(funnel, days)),
             rounds=self.rounds,
             seed=self.seed,
         )
@@ -202,9 +202,11 @@ class Judge:
             day = days[midnight_before(target.at)]
             yield self._answer(_with_job_features(funnel, day.columns), target, context, day, baselines)
 
-    def _impressions(
-        self, funnel: Funnel, days: Mapping[datetime, _Day]
+    def asked_impressions(
+        self, funnel: Funnel, days: Mapping[datetime, _Day] | None = None
     ) -> Iterator[tuple[Funnel, ImpressionRequest, CandidateContext]]:
+        """Each request whose impressions are judged, its candidate, and the funnel as of that day."""
+        days = self._days(funnel.catalogue) if days is None else days
         for request, context in zip(self.impressions, self.impression_contexts, strict=True):
             yield _with_job_features(funnel, days[midnight_before(request.at)].columns), request, context
 
