@@ -9,7 +9,7 @@ Two ways of looking, on every training set, of both directions:
 """
 
 from rolecall.pipelines.leaks.detector import LeakDetector
-from rolecall.pipelines.leaks.findings import Finding, Kind, refuse
+from rolecall.pipelines.leaks.findings import Finding, Kind
 from rolecall.pipelines.leaks.jobs import LeakAudit, Sampled, sample_requests, stored_requests
 from rolecall.pipelines.leaks.people import PeopleLeakAudit
 
@@ -20,7 +20,6 @@ __all__ = [
     "LeakDetector",
     "PeopleLeakAudit",
     "Sampled",
-    "refuse",
     "sample_requests",
     "stored_requests",
 ]

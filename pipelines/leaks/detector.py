@@ -1,6 +1,6 @@
 """The detector of leaks by numbers: what a finished training set shows that an honest one cannot.
 
-    LeakDetector().check(examples, window=windows.learning, judged=pairs)
+    LeakDetector().findings(examples, window=windows.learning, judged=pairs)
 
 False alarms are controlled at `alpha` for each training set: order effects are tested against their exact permutation
 null, target statistics and columns that stand alone against a bound with a margin, each family by Holm's correction at
@@ -18,7 +18,7 @@ import numpy as np
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.knowledge import Window
 from rolecall.pipelines.leaks.alone import suspicious_alone
-from rolecall.pipelines.leaks.findings import Finding, refuse
+from rolecall.pipelines.leaks.findings import Finding
 from rolecall.pipelines.leaks.identity import identities
 from rolecall.pipelines.leaks.matrix import Matrix
 from rolecall.pipelines.leaks.order import order_effects
@@ -40,12 +40,6 @@ class LeakDetector:
     alpha: float = 1e-3
     most_rows: int = 60_000
     seed: int = 7
-
-    def check(
-        self, examples: TrainingSet, *, window: Window, judged: Collection[tuple[str, int]] = (), label: int = 1
-    ) -> None:
-        """Raise GateRefusedError that names every leak by column and kind."""
-        refuse(self.findings(examples, window=window, judged=judged, label=label))
 
     def findings(
         self, examples: TrainingSet, *, window: Window, judged: Collection[tuple[str, int]] = (), label: int = 1

@@ -8,29 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rolecall.platform.errors import GateRefusedError
-
 Kind = Literal["future", "profile", "others", "target", "identity", "order", "alone", "duplicate"]
-KINDS: Mapping[Kind, str] = {
-    "future": "columns that know what comes later",
-    "profile": "columns that know a profile, or an employer, of later",
-    "others": "ranker_content columns that know other candidates",
-    "target": "columns computed from the labels",
-    "identity": "columns that name who asks or what is ranked",
-    "order": "columns that follow the order of the rows",
-    "alone": "columns that order better alone than all others together",
-    "duplicate": "pairs both learned from and judged on",
-}
-"""What each kind of finding says, in words."""
-
+"""The column knows: what comes later; a profile, or an employer, of later; other candidates, where it should know one
+alone; the labels; who asks or what is ranked; the order of the rows. `alone`: it orders better alone than all others
+together. `duplicate`: pairs are both learned from and judged on."""
 
 LEAKS = "leaks"
 """The value of a training step that holds what was found, in words."""
 
 LEAKS_FILE = "leaks.json"
-
-_TOLD = 10
-"""Findings whose evidence a refusal tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +34,6 @@ class Finding:
     def to_dict(self) -> dict[str, object]:
         """As JSON values."""
         return {"kind": self.kind, "column": self.column, "evidence": dict(self.evidence)}
-
-
-def refuse(findings: Sequence[Finding], *, words: Mapping[Kind, str] = KINDS) -> None:
-    """Raise GateRefusedError that names every leaking column by kind; nothing where nothing was found."""
-    if not findings:
-        return
-    named: dict[Kind, set[str]] = {}
-    for finding in findings:
-        named.setdefault(finding.kind, set()).add(finding.column)
-    raise GateRefusedError(
-        "; ".join(f"{words[kind]}: {sorted(columns)}" for kind, columns in named.items()),
-        "features of what was known strictly before the request, in ranker_content of the candidate alone",
-        "correct the feature; pipelines/leaks says how each kind is found: " + "; ".join(map(str, findings[:_TOLD])),
-    )
 
 
 def leaks_of(*values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from rolecall.features.schema import CANDIDATES, EMPLOYERS
 from rolecall.features.store import FeatureStore
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.knowledge import before, recorded
-from rolecall.pipelines.leaks.findings import Finding, Kind, refuse
+from rolecall.pipelines.leaks.findings import Finding, Kind
 from rolecall.pipelines.materialize import feature_sources, write_sources
 from rolecall.pipelines.requests import choose, choose_requests, collect_requests
 from rolecall.pipelines.training_set import Embed, Preparer, job_columns_at, read_contexts, training_columns
@@ -62,10 +62,6 @@ class LeakAudit:
     as_of: datetime
     scratch: Path
     make_sources: Sources = feature_sources
-
-    def check(self, events: pl.DataFrame, sampled: Sequence[Sampled]) -> None:
-        """Raise GateRefusedError that names every leaking column."""
-        refuse(self.findings(events, sampled))
 
     def findings(self, events: pl.DataFrame, sampled: Sequence[Sampled]) -> tuple[Finding, ...]:
         """A finding for each leaking column and kind, in order of column."""

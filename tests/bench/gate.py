@@ -22,7 +22,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +35,6 @@ from harness import ROOT, finish
 
 if TYPE_CHECKING:
     from rolecall.pipelines.evaluation.gate.champion import Sensitivity
-    from rolecall.pipelines.evaluation.gate.evidence import ExposureGap
     from rolecall.pipelines.evaluation.impressions import ImpressionQuality
     from rolecall.pipelines.evaluation.judge import Evaluation
     from rolecall.pipelines.evaluation.targets import Target
@@ -82,15 +81,6 @@ class Shown:
             np.concatenate([self.applied[one] for one in drawn]),
             np.repeat(self.candidates[drawn], [len(self.applied[one]) for one in drawn]),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Audit:
-    """An audit of fairness that finds nothing."""
-
-    swaps: int = 100
-    changed: int = 0
-    exposure: dict[str, ExposureGap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +170,7 @@ def simulate(
     population: Population, kind: str, *, nights: int, targets: int, old: bool
 ) -> tuple[Counter[str], Counter[str]]:
     """How often each outcome came, and how often each check refused. `old`: the champion's models are."""
+    from rolecall.pipelines.evaluation.fairness import Fairness
     from rolecall.pipelines.evaluation.gate import judge_release
     from rolecall.pipelines.evaluation.gate.evidence import REFRESHED
     from rolecall.platform.gate_rules import GateRules
@@ -195,7 +186,7 @@ def simulate(
             rules=rules.changed(statistics={"seed": number}),
             size_bytes=1 << 20,
             champion_size_bytes=1 << 20,
-            fairness=Audit(),
+            fairness=Fairness(swaps=100, changed=0),
             opponent=REFRESHED,
             served=champion,
             live_jobs=1000,

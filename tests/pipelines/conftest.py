@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,7 @@ from rolecall.features.text import job_text, tokens
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.index import build_index
 from rolecall.pipelines.knowledge import Windows, read_as_of
+from rolecall.pipelines.leaks import LeakAudit
 from rolecall.pipelines.market import MarketConfig, generate
 from rolecall.pipelines.materialize import feature_store, materialize
 from rolecall.pipelines.train import TrainedRankers, train_rankers
@@ -98,6 +100,18 @@ class World:
             pairs=self.pairs,
             embed=self.embed,
             settings=self.settings.ranking,
+        )
+
+    def leak_audit(self, **over: Any) -> LeakAudit:
+        return LeakAudit(
+            candidates=self.candidates,
+            employers=self.employers,
+            pairs=self.pairs,
+            embed=self.embed,
+            settings=self.settings,
+            as_of=self.as_of,
+            scratch=self.home,
+            **over,
         )
 
     def funnel(self, rankers: TrainedRankers) -> Funnel:

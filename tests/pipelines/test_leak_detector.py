@@ -16,27 +16,15 @@ from rolecall.features.schema import CANDIDATES
 from rolecall.pipelines.evaluation.targets import collect_targets
 from rolecall.pipelines.examples import TrainingSet
 from rolecall.pipelines.knowledge import Window
-from rolecall.pipelines.leaks import Finding, LeakAudit, LeakDetector, Sampled, stored_requests
+from rolecall.pipelines.leaks import Finding, LeakDetector, Sampled, stored_requests
 from rolecall.pipelines.materialize import feature_sources
-from rolecall.platform.errors import GateRefusedError, InputError
+from rolecall.platform.errors import InputError
 
 if TYPE_CHECKING:
     from conftest import World
 
 Column = npt.NDArray[np.float64]
 PLANTED = "title_words"
-
-
-def audit(world: World) -> LeakAudit:
-    return LeakAudit(
-        candidates=world.candidates,
-        employers=world.employers,
-        pairs=world.pairs,
-        embed=world.embed,
-        settings=world.settings,
-        as_of=world.as_of,
-        scratch=world.home,
-    )
 
 
 def planted(examples: TrainingSet, column: npt.NDArray[Any], name: str = PLANTED) -> TrainingSet:
@@ -119,7 +107,7 @@ def test_the_clean_training_set_passes(world: World, examples: TrainingSet, wind
     judged = {(t.candidate_id, row) for t in targets for job in t.job_ids if (row := row_of(job)) is not None}
     assert len(judged) > 20
     assert LeakDetector().findings(examples, window=window, judged=judged) == ()
-    assert audit(world).findings(world.events, stored_requests(examples, count=2)) == ()
+    assert world.leak_audit().findings(world.events, stored_requests(examples, count=2)) == ()
 
 
 @pytest.mark.parametrize(
@@ -145,8 +133,6 @@ def test_a_planted_column_is_named_with_its_kind(
     found = LeakDetector().findings(planted(examples, column(examples)), window=window)
     assert (kind, PLANTED) in named(found)
     assert {finding.column for finding in found} == {PLANTED}
-    with pytest.raises(GateRefusedError, match=PLANTED):
-        LeakDetector().check(planted(examples, column(examples)), window=window)
 
 
 def test_an_order_of_rows_that_predicts_the_label_is_named(examples: TrainingSet, window: Window) -> None:
@@ -175,7 +161,7 @@ def test_a_stored_column_that_counts_the_days_after_is_named(world: World, examp
     counts = dict(later.iter_rows())
     ids = world.pairs.catalogue.ids_of(items(examples))
     leaking = planted(examples, np.array([counts.get(name, 0) for name in ids], np.float64), name)
-    found = audit(world).findings(world.events, stored_requests(leaking, count=2))
+    found = world.leak_audit().findings(world.events, stored_requests(leaking, count=2))
     assert ("future", name) in named(found)
     assert {column for _, column in named(found)} == {name}
 
@@ -193,7 +179,7 @@ def test_profile_text_of_later_is_named(world: World, examples: TrainingSet) -> 
     told = pl.lit("warehouse of tomorrow, forklift and night shifts").alias("resume_text")
     late = pl.lit(world.as_of).cast(world.candidates.schema[CANDIDATES.time]).alias(CANDIDATES.time)
     edits = world.candidates.with_columns(told, late)
-    whole = replace(audit(world), make_sources=edited_early, candidates=pl.concat([world.candidates, edits]))
+    whole = replace(world.leak_audit(), make_sources=edited_early, candidates=pl.concat([world.candidates, edits]))
     found = named(whole.findings(world.events, requests))
     assert ("profile", "dense_profile") in found
     assert {kind for kind, _ in found} == {"profile"}
@@ -204,6 +190,6 @@ def test_a_set_read_from_a_file_cannot_be_audited(examples: TrainingSet, window:
     examples.save(tmp_path / "set.npz")
     read = TrainingSet.load(tmp_path / "set.npz")
     with pytest.raises(InputError, match="origin"):
-        LeakDetector().check(read, window=window)
+        LeakDetector().findings(read, window=window)
     with pytest.raises(InputError, match="origin"):
         stored_requests(read)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ import numpy.typing as npt
 import pytest
 
 from rolecall.pipelines.evaluation.calibration import Calibration
+from rolecall.pipelines.evaluation.fairness import Fairness
 from rolecall.pipelines.evaluation.gate import Verdict, judge, judge_refresh, judge_release
 from rolecall.pipelines.evaluation.gate.champion import Sensitivity
 from rolecall.pipelines.evaluation.gate.evidence import REFRESHED, Evidence, compared
 from rolecall.pipelines.evaluation.gate.power import power_rows, power_words
 from rolecall.pipelines.evaluation.impressions import ImpressionQuality, impression_quality
 from rolecall.pipelines.evaluation.judge import FUNNEL, MAIN_METRIC, Evaluation
+from rolecall.pipelines.evaluation.parity import ExposureGap
 from rolecall.pipelines.evaluation.statistics import Interval
 from rolecall.pipelines.evaluation.targets import Target
 from rolecall.platform.errors import GateRefusedError, InputError, IntegrityError
@@ -50,17 +51,12 @@ def logged(**over: Any) -> ImpressionQuality:
     return ImpressionQuality(**(asked | {"count": 6000, "calibration": shape()} | over))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gap:
-    ratio: Interval
-    count: int = 200
+def audit(changed: int = 0, **exposure: ExposureGap) -> Fairness:
+    return Fairness(swaps=100, changed=changed, exposure=exposure)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fairness:
-    swaps: int = 100
-    changed: int = 0
-    exposure: Mapping[str, Gap] = field(default_factory=dict)
+def gap(mean: float, low: float, high: float, count: int = 200) -> ExposureGap:
+    return ExposureGap(ratio=Interval(mean=mean, low=low, high=high, count=count), count=count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +194,11 @@ RUINED = np.where(NEW, QUALITY * 0.5, QUALITY * 1.3)
         (evaluation(impressions=logged(normalized_entropy=1.4)), None, {}, "calibration"),
         (evaluation(impressions=logged(calibration=shape(ece=0.06))), None, {}, "calibration"),
         (evaluation(impressions=logged(calibration=shape(slope=0.3))), None, {}, "slope lies surely outside"),
-        (evaluation(), None, {"fairness": Fairness(changed=3)}, "names and pronouns: 3 of 100"),
+        (evaluation(), None, {"fairness": audit(changed=3)}, "names and pronouns: 3 of 100"),
         (
             evaluation(),
             None,
-            {"fairness": Fairness(exposure={"B": Gap(ratio=Interval(mean=0.6, low=0.5, high=0.7, count=200))})},
+            {"fairness": audit(B=gap(0.6, 0.5, 0.7))},
             "exposure of B",
         ),
     ],
@@ -249,8 +245,7 @@ def test_probabilities_are_not_judged_on_few_impressions() -> None:
 
 
 def test_a_difference_of_exposure_that_may_be_chance_passes() -> None:
-    gap = Gap(ratio=Interval(mean=0.7, low=0.4, high=1.1, count=12))
-    assert judged(evaluation(), fairness=Fairness(exposure={"B": gap})).passed
+    assert judged(evaluation(), fairness=audit(B=gap(0.7, 0.4, 1.1, count=12))).passed
 
 
 def test_one_bad_slice_of_many_by_chance_is_forgiven_and_without_correction_is_not() -> None:
@@ -299,7 +294,7 @@ def test_people_for_jobs_may_not_become_surely_worse() -> None:
 
 
 def test_the_kept_evidence_gives_the_same_verdict_and_other_rules_another(tmp_path: Path) -> None:
-    fair = Fairness(exposure={"B": Gap(ratio=Interval(mean=0.9, low=0.85, high=0.95, count=200))})
+    fair = audit(B=gap(0.9, 0.85, 0.95))
     night = {
         "champion_age_days": OLD,
         "champion_size_bytes": 5,
@@ -323,7 +318,7 @@ def test_the_kept_evidence_gives_the_same_verdict_and_other_rules_another(tmp_pa
 
 
 def test_every_check_states_its_evidence_as_json(tmp_path: Path) -> None:
-    verdict = judged(evaluation(changed(0.1)), evaluation(), fairness=Fairness())
+    verdict = judged(evaluation(changed(0.1)), evaluation(), fairness=audit())
     assert json.loads(json.dumps(verdict.to_dict(), allow_nan=False))["outcome"] == "better"
     assert all(check.detail for check in verdict.checks)
     seen = {check.name: check.evidence for check in verdict.checks}

@@ -16,13 +16,16 @@ from rolecall.pipelines.evaluation.counterfactual.estimators import ips, snips
 from rolecall.pipelines.evaluation.counterfactual.examination import power_law
 from rolecall.pipelines.evaluation.counterfactual.log_value import LogValue
 from rolecall.pipelines.evaluation.counterfactual.weights import Logged, ordered
+from rolecall.pipelines.evaluation.fairness import Fairness
 from rolecall.pipelines.evaluation.gate.champion import Sensitivity
 from rolecall.pipelines.evaluation.gate.power import Power, power_rows, power_words
 from rolecall.pipelines.evaluation.impressions import ImpressionQuality
 from rolecall.pipelines.evaluation.judge import FUNNEL, Evaluation
+from rolecall.pipelines.evaluation.parity import ExposureGap
 from rolecall.pipelines.evaluation.people_targets import PeopleTarget
-from rolecall.pipelines.evaluation.report.figures import Estimate, Report
+from rolecall.pipelines.evaluation.report.figures import Report
 from rolecall.pipelines.evaluation.report.write import gather_report
+from rolecall.pipelines.evaluation.statistics import Interval
 from rolecall.pipelines.evaluation.targets import Target
 from rolecall.platform.gate_rules import GateRules
 from rolecall.platform.release import Manifest, Part, release_id
@@ -59,19 +62,6 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gap:
-    ratio: Estimate
-    count: int = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Audit:
-    swaps: int = 640
-    changed: int = 3
-    exposure: Mapping[str, Gap] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Judged:
     """Everything `gather_report` takes, to replace parts of at will."""
 
@@ -83,7 +73,7 @@ class Judged:
     wishes: Mapping[str, str] | None = None
     rival: Evaluation | None = None
     people: tuple[Evaluation, Evaluation | None] | None = None
-    fairness: Audit | None = None
+    fairness: Fairness | None = None
     log: LogValue | None = None
     power: Power | None = None
     champion_id: str = "b77008bee694668c"
@@ -222,12 +212,12 @@ def seen() -> Power:
     return Power(targets=240, days=2, rows=rows, words=tuple(power_words(found, rules)))
 
 
-def audit() -> Audit:
+def audit() -> Fairness:
     exposure = {
-        "age 50 and over": Gap(ratio=Estimate(mean=0.712, low=0.66, high=0.77, count=90), count=90),
-        "women": Gap(ratio=Estimate(mean=1.021, low=0.94, high=1.11, count=210), count=210),
+        "age 50 and over": ExposureGap(ratio=Interval(mean=0.712, low=0.66, high=0.77, count=90), count=90),
+        "women": ExposureGap(ratio=Interval(mean=1.021, low=0.94, high=1.11, count=210), count=210),
     }
-    return Audit(exposure=exposure)
+    return Fairness(swaps=640, changed=3, exposure=exposure)
 
 
 @pytest.fixture
