@@ -107,15 +107,16 @@ def job_profile(jobs: pl.DataFrame) -> pl.DataFrame:
 
 def candidate_profile(candidates: pl.DataFrame) -> pl.DataFrame:
     """Each candidate's profile. Where there is no résumé, past positions stand in for it, newest first."""
-    career = (
+    titles, employers = (
         pl.col("experience")
-        .list.eval(pl.element().struct.field("title"))
+        .list.eval(pl.element().struct.field(name))
         .list.drop_nulls()
         .list.unique(maintain_order=True)
-        .list.join("; ")
+        for name in ("title", "company")
     )
-    resume = pl.when(pl.col("resume_text").fill_null("").str.len_chars() > 0).then("resume_text").otherwise(career)
-    return candidates.select(
+    told = pl.col("resume_text").fill_null("").str.len_chars() > 0
+    resume = pl.when(told).then("resume_text").otherwise(titles.list.join("; "))
+    return candidates.with_columns(employers.alias("past_employers")).select(
         "candidate_id",
         pl.col("updated_at").cast(TIMESTAMP).alias("event_timestamp"),
         *[pl.col(name).fill_null([]) for name in PROFILE_LIST_COLUMNS],

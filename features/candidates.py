@@ -69,6 +69,7 @@ def candidate_context(
         desired_titles=_texts(row, "desired_titles"),
         resume_text=row.get("resume_text") or "",
         skills=_texts(row, "skills"),
+        past_employers=_texts(row, "past_employers"),
         lat=row.get("lat"),
         lon=row.get("lon"),
         history=tuple(history.recent),

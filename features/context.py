@@ -26,6 +26,7 @@ class CandidateContext:
     desired_titles: tuple[str, ...] = ()
     resume_text: str = ""
     skills: tuple[str, ...] = ()
+    past_employers: tuple[str, ...] = ()
     seniority: str | None = None
     city: str | None = None
     region: str | None = None

@@ -1,4 +1,4 @@
-"""Given names that are left out of what the embedder and the word columns read of a resume.
+"""Given names that are names wherever they stand in a resume (`name_positions` finds others where a name can stand).
 
 A name says nothing about whether somebody can do a job, but it moves the embedding of the text around it, and with it
 the ranking. The list is of common names of several countries, and those of Bertrand and Mullainathan (2004), "Are Emily
@@ -7,10 +7,6 @@ and Greg more employable than Lakisha and Jamal?". Names that are a trade, a pla
 """
 
 from __future__ import annotations
-
-import re
-import unicodedata
-from collections.abc import Iterator
 
 _NAMES = """
 Aaron Abdul Abdullah Abigail Adam Adele Adrian Adriana Agata Agnes Agnieszka Ahmad Ahmed Aisha Alan Albert Alberto
@@ -58,23 +54,3 @@ LETTER = r"(?:[^\W\d_]|[\u0300-\u036f])"
 
 NOT_BEFORE = r"(?<![^\W\d_])(?<![\u0300-\u036f])"
 """Before a word: digits, `_` and signs end one (`Anna_Smith`, `Anna85@`)."""
-
-_CAPITALISED = re.compile(rf"{NOT_BEFORE}[^\W\d_a-z]{LETTER}+")
-_OF_A_PLACE = re.compile(r"(?:^|[^\w])(?:San|Santa|Saint|Sankt|St\.?)[^\S\n]+$")
-_LONGEST = 12
-"""Of what _OF_A_PLACE reads before a name."""
-
-
-def given_names(text: str) -> Iterator[re.Match[str]]:
-    """Where GIVEN_NAMES stand in a text, accents aside; not as part of a place (San Jose, St. Louis)."""
-    for found in _CAPITALISED.finditer(text):
-        if _plain(found.group()) in GIVEN_NAMES:
-            start = found.start()
-            if not _OF_A_PLACE.search(text[max(0, start - _LONGEST) : start]):
-                yield found
-
-
-def _plain(word: str) -> str:
-    if word.isascii():
-        return word
-    return "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))

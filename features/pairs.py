@@ -122,7 +122,7 @@ class PairFeatures:
         """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
         history = self.catalogue.rows_of(context.history)
         fields = self.lexicon.fields
-        titles = (resume_words(context.resume_text, RESUME_WORDS), *desired_titles(context))
+        titles = (resume_words(context, RESUME_WORDS), *desired_titles(context))
         queries = {
             "full": fields["full"].query(rows=history, texts=[profile_words(context)]),
             "title": fields["title"].query(rows=history, texts=titles),

@@ -54,7 +54,7 @@ class PeopleWords:
             "full": [_given(profile_words(context)) for context in contexts],
             "desired": [desired_titles(context) for context in contexts],
             "career": list(careers),
-            "resume": [_given(resume_words(context.resume_text, RESUME_WORDS)) for context in contexts],
+            "resume": [_given(resume_words(context, RESUME_WORDS)) for context in contexts],
         }
         return cls({space: _phrases(lexicon.fields[SPACES[space]], lists) for space, lists in texts.items()})
 

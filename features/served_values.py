@@ -9,7 +9,8 @@ from typing import Any
 
 from rolecall.features.context import CandidateContext
 
-_TEXTS = ("desired_titles", "skills", "seniority", "city", "region", "country", "lat", "lon", "history")
+_LISTS = ("desired_titles", "skills", "past_employers", "history")
+_TEXTS = (*_LISTS, "seniority", "city", "region", "country", "lat", "lon")
 _RELATIVE = 1e-6
 """Job features are served as float32."""
 

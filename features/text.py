@@ -8,29 +8,26 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from rolecall.features.context import CandidateContext
-from rolecall.features.names import LETTER, NOT_BEFORE, given_names
+from rolecall.features.name_positions import NOTHING, Known, Span, name_spans, own_names, title_spans
+from rolecall.features.names import LETTER, NOT_BEFORE
+from rolecall.features.ordinary import folded
 
 _PRONOUN = re.compile(
     rf"{NOT_BEFORE}(?:[Hh]e|[Ss]he|[Hh]im|[Hh]ers?|[Hh]is|[Hh]imself|[Hh]erself|Mr|Mrs|Ms|Miss|Herr|Frau)(?!{LETTER})\.?"
 )
-_SURNAME = re.compile(rf"[^\S\n]+[^\W\d_a-z]{LETTER}+(?=\s*(?:[,.:;|(\n]|$))")
-_COMPANY = re.compile(
-    rf"(?:[^\S\n]+(?:[^\W\d_a-z]{LETTER}*|&|und|and)){{0,3}}?[^\S\n]+"
-    r"(?:GmbH|mbH|AG|SE|KG|KGaA|OHG|Inc|Ltd|LLC|LLP|PLC|plc|Corp|Corporation|SARL|SAS|SpA|BV|NV|ApS|Oy|"
-    rf"Group|Gruppe|Holding|Stiftung|Foundation|University|Universit\u00e4t)(?!{LETTER})"
-)
-"""What makes a name on the same line an employer's or a school's: Robert Bosch GmbH, Anna University."""
 
 _WORD = re.compile(r"[^\W_]+(?:\+\+|#)?")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _MAX_SKILLS = 12
 _DESCRIPTION_WORDS = 48
 _RESUME_WORDS = 48
-_SPARE_WORDS = 32
-"""More words of a resume than are wanted are looked through at first: names go."""
+_KEPT = 32
+"""Resumes read last: one request asks for its own several times."""
 
 
 JOB_TEXT = ("title", "employer_name", "skills", "category_path", "description")
@@ -54,43 +51,60 @@ def candidate_text(candidate: CandidateContext) -> str:
     return _joined(
         ", ".join(filter(None, desired_titles(candidate)[:3])),
         ", ".join(candidate.skills[:_MAX_SKILLS]),
-        resume_words(candidate.resume_text, _RESUME_WORDS),
+        resume_words(candidate, _RESUME_WORDS),
     )
 
 
-def resume_words(text: str | None, count: int) -> str:
-    """The first words of a resume as rankers read it: without names and pronouns.
-
-    Of a long one only the beginning is looked through, where enough of it is left.
-    """
-    whole = text or ""
-    pieces = whole.split(maxsplit=count + _SPARE_WORDS)
-    if len(pieces) > count + _SPARE_WORDS:
-        kept = neutral(whole[: len(whole) - len(pieces[-1])]).split()
-        if len(kept) > count + 6:  # the last ones may be a name that does not end there, or an employer's
-            return " ".join(kept[:count])
-    return _first_words(neutral(whole), count)
+def resume_words(candidate: CandidateContext, count: int) -> str:
+    """The first words of a resume as rankers read it: without names and pronouns."""
+    return _first_words(_resume(candidate.resume_text, known(candidate)), count)
 
 
 def desired_titles(candidate: CandidateContext) -> tuple[str, ...]:
     """The titles a candidate looks for as rankers read them: one each, without names and pronouns, maybe empty."""
-    return tuple(neutral(title) for title in candidate.desired_titles)
+    if not candidate.desired_titles:
+        return ()
+    names = _names(candidate.resume_text, known(candidate))
+    return tuple(neutral_title(title, names) for title in candidate.desired_titles)
 
 
-def neutral(text: str) -> str:
-    """The text without GIVEN_NAMES, the family names behind them on their line, and pronouns that tell a sex.
+@lru_cache(maxsize=_KEPT)
+def _resume(text: str, told: Known) -> str:
+    return neutral(text, told)
 
-    Only words with a capital letter count as names. A name that is not in the list stays, and so does one that a legal
-    form or the like follows: an employer's. Robert Bosch without one is taken for a person.
+
+@lru_cache(maxsize=_KEPT)
+def _names(text: str, told: Known) -> frozenset[str]:
+    return own_names(text, told)
+
+
+def known(candidate: CandidateContext) -> Known:
+    """What a profile tells of its resume: its skills, places and past employers are no names."""
+    told = (*candidate.skills, candidate.city, candidate.region, candidate.country)
+    words = frozenset(folded(word) for text in told if text for word in _LETTERS.findall(text))
+    return Known(words=words, employers=candidate.past_employers)
+
+
+def neutral(text: str, told: Known = NOTHING) -> str:
+    """The text of a resume without the names of people (`name_positions` says which), mail and web addresses, and
+    pronouns that tell a sex. `told`: what is no name.
+
+    An employer's name stays, whoever it is called after, where that can be told: welder at Robert Bosch.
     """
-    text = _PRONOUN.sub("", text)
+    return _without(text, name_spans(text, told))
+
+
+def neutral_title(title: str, names: Collection[str] = ()) -> str:
+    """The same of a job title; `names`: the folded words of its owner's name."""
+    return _without(title, title_spans(title, names))
+
+
+def _without(text: str, spans: Iterable[Span]) -> str:
     kept, end = [], 0
-    for found in given_names(text):
-        if found.start() >= end and not _COMPANY.match(text, found.end()):
-            kept.append(text[end : found.start()])
-            family = _SURNAME.match(text, found.end())
-            end = family.end() if family else found.end()
-    return " ".join("".join([*kept, text[end:]]).split()).lstrip(" ,.:;|")
+    for start, stop in spans:
+        kept.append(text[end:start])
+        end = stop
+    return " ".join(_PRONOUN.sub("", "".join([*kept, text[end:]])).split()).lstrip(" ,.:;|")
 
 
 def job_lexical_text(job: Mapping[str, Any]) -> str:

@@ -13,6 +13,11 @@ SEEN_DAYS = 14
 PROFILE = (
     Feature(name="desired_titles", kind="list", meaning="job titles the candidate is looking for"),
     Feature(name="skills", kind="list", meaning="skills the candidate lists"),
+    Feature(
+        name="past_employers",
+        kind="list",
+        meaning="employers of the candidate's past positions: names that a résumé keeps, whoever they are called after",
+    ),
     Feature(name="resume_text", kind="text", meaning="the résumé, or past positions where there is none"),
     Feature(name="seniority", kind="text", meaning="the candidate's seniority, one of SENIORITIES"),
     Feature(name="city", kind="text", meaning="the city the candidate lives in"),

@@ -67,7 +67,8 @@ class ViewShape:
 PROFILE_AT = "candidate_profile:at"
 """The name under which a candidate's row read online tells since when its profile holds, in microseconds, or None."""
 
-_PROFILE_SOURCE = ("candidate_id", "updated_at", *names(view_features.PROFILE), "experience")
+_TOLD = tuple(name for name in names(view_features.PROFILE) if name != "past_employers")
+_PROFILE_SOURCE = ("candidate_id", "updated_at", *_TOLD, "experience")
 _CANDIDATE_EVENTS = ("event_id", "actor", "candidate_id", "job_id", "kind", "occurred_at")
 
 CONSENT_VIEW = ViewShape(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from rolecall.features.text import neutral
+from rolecall.features.text import neutral_title
 from rolecall.pipelines import assemble
 from rolecall.pipelines.daily_judges import Answers
 from rolecall.pipelines.evaluation.counterfactual.log_value import LogValue
@@ -104,7 +104,7 @@ def _wishes(folder: Path) -> dict[str, str] | None:
         return None
     people = pq.read_table(file, columns=["candidate_id", "desired_titles"])
     rows = zip(*(column.to_pylist() for column in people.columns), strict=True)
-    return {name: neutral((titles or [""])[0] or "") for name, titles in rows}
+    return {name: neutral_title((titles or [""])[0] or "") for name, titles in rows}
 
 
 def _titles(folder: Path) -> dict[str, str]:

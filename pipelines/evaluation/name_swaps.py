@@ -2,8 +2,10 @@
 
 The correspondence test of Bertrand and Mullainathan (2004), "Are Emily and Greg more employable than Lakisha and
 Jamal?" (American Economic Review 94), put to a recommender: whatever names and pronouns a resume and its titles hold
-become those of one name, then those of another, and the two answers must be the same. A resume without a name is given
-one.
+become those of one name, then those of another, and the resume tells that name once more, each time in another of the
+places where resumes tell it. The two answers must be the same.
+
+Half of the names are ones that no list of the platform holds: a text view that knows names by heart is told on.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ import torch
 
 from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
-from rolecall.features.names import LETTER, NOT_BEFORE, given_names
+from rolecall.features.name_positions import Span, name_spans, own_names, title_spans
+from rolecall.features.names import LETTER, NOT_BEFORE
+from rolecall.features.ordinary import folded
 from rolecall.features.people import People
 from rolecall.features.people_pairs import PeoplePairs
 from rolecall.features.people_words import PeopleWords
-from rolecall.features.text import candidate_text
+from rolecall.features.text import candidate_text, known
 from rolecall.kernels.quantization import quantize_rows
 from rolecall.pipelines.people import careers_of, profiles_of
 from rolecall.serving.funnel import Funnel
@@ -32,15 +36,34 @@ from rolecall.serving.people_funnel import PeopleFunnel
 
 NAMES = (
     ("Greg", "Emily"),
+    ("Thabo Nkosi", "Lerato Dlamini"),
     ("Brendan", "Lakisha"),
+    ("Oluwaseun Adeyemi", "Nkechi Okonkwo"),
     ("Jamal", "Sarah"),
+    ("Hiroto Tanaka", "Yui Nakamura"),
     ("Mohammed", "Fatima"),
+    ("Bekzod Karimov", "Dilnoza Yusupova"),
     ("Stefan", "Katharina"),
+    ("Siddharth Iyer", "Kavitha Venkatesan"),
     ("Tyrone", "Anne"),
+    ("Kwame Mensah", "Akosua Boateng"),
     ("Darnell", "Meredith"),
+    ("Eirik Haugen", "Sigrid Solberg"),
     ("Matthew", "Aisha"),
+    ("Nikos Papadakis", "Eleni Stavrou"),
 )
-"""Pairs of a man's name and a woman's."""
+"""Pairs of a man's name and a woman's; those with a family name are in no list of the platform."""
+
+PLACES = (
+    "{name}: {resume}",
+    "{name}\n{resume}",
+    "My name is {name}. {resume}",
+    "{resume}\n\nSincerely,\n{name}",
+    "Name: {name}\n{resume}",
+    "I am {name}. {resume}",
+    "{name} has told this. {resume}",
+)
+"""Where a resume tells whose it is."""
 
 HE_SHE: Mapping[str, tuple[str, str]] = {
     "he": ("he", "she"),
@@ -56,6 +79,7 @@ HE_SHE: Mapping[str, tuple[str, str]] = {
     "ms": ("Mr", "Ms"),
 }
 _WORD = re.compile(rf"{NOT_BEFORE}[^\W\d_]{LETTER}*")
+_ADDRESS = re.compile(r"[@/]|www")
 SHOWN = 20
 """Jobs of an answer that are compared."""
 
@@ -74,15 +98,21 @@ class Swaps:
         return Swaps(swaps=total, changed=self.changed + other.changed, overlap=both / total if total else 1.0)
 
 
-def renamed(text: str, side: int, names: tuple[str, str]) -> str:
-    """The text with every known name as `names[side]`, and pronouns to match: side 0 a man's, 1 a woman's."""
+def renamed(text: str, spans: Sequence[Span], side: int, names: tuple[str, str]) -> str:
+    """The text with names[side] at these spans, as words of their own, or its mail address where one stood; and
+    pronouns to match: side 0 a man's, 1 a woman's."""
+    address = f"{names[side].replace(' ', '.').lower()}@mail.example"
+    kept, end = [], 0
+    for start, stop in spans:
+        name = address if _ADDRESS.search(text[start:stop]) else names[side]
+        kept += [_with_pronouns(text[end:start], side), f" {name} "]
+        end = stop
+    return "".join([*kept, _with_pronouns(text[end:], side)])
 
-    named = {found.start() for found in given_names(text)}
 
+def _with_pronouns(text: str, side: int) -> str:
     def put(found: re.Match[str]) -> str:
         word = found.group()
-        if found.start() in named:
-            return names[side]
         forms = HE_SHE.get(word.lower())
         if forms is None or word.isupper():
             return word
@@ -91,13 +121,15 @@ def renamed(text: str, side: int, names: tuple[str, str]) -> str:
     return _WORD.sub(put, text)
 
 
-def under_name(context: CandidateContext, side: int, names: tuple[str, str]) -> CandidateContext:
-    """The candidate with a resume and titles of that name; a resume that holds none begins with it."""
-    resume = renamed(context.resume_text, side, names)
-    if names[side] not in _WORD.findall(resume):
-        resume = f"{names[side]}: {resume}"
-    titles = tuple(renamed(title, side, names) for title in context.desired_titles)
-    return replace(context, resume_text=resume, desired_titles=titles)
+def under_name(
+    context: CandidateContext, side: int, names: tuple[str, str], place: str = PLACES[0]
+) -> CandidateContext:
+    """The candidate with a resume and titles of that name, which the resume tells in that place as well."""
+    told, both = known(context), {folded(word) for name in names for word in name.split()}
+    resume = renamed(context.resume_text, name_spans(context.resume_text, told, both), side, names)
+    own = own_names(context.resume_text, told) | both
+    titles = tuple(renamed(title, title_spans(title, own), side, names) for title in context.desired_titles)
+    return replace(context, resume_text=place.format(name=names[side], resume=resume), desired_titles=titles)
 
 
 def swap_candidates(funnel: Funnel, asked: Sequence[tuple[CandidateContext, datetime]]) -> Swaps:
@@ -105,7 +137,8 @@ def swap_candidates(funnel: Funnel, asked: Sequence[tuple[CandidateContext, date
     told = Swaps()
     for number, (context, at) in enumerate(asked):
         names = NAMES[number % len(NAMES)]
-        first, second = (funnel.rank_all(under_name(context, side, names), at=at).rows[:SHOWN] for side in (0, 1))
+        both = (under_name(context, side, names, _place(number)) for side in (0, 1))
+        first, second = (funnel.rank_all(one, at=at).rows[:SHOWN] for one in both)
         told += _told(first, second)
     return told
 
@@ -121,7 +154,8 @@ def swap_people(funnel: PeopleFunnel, rows: Sequence[int], jobs: Sequence[str], 
         names, person = NAMES[number % len(NAMES)], funnel.pairs.people.table.slice(row, 1)
         scores = []
         for side in (0, 1):
-            pairs = _one_person(funnel, person, under_name(profiles_of(person)[0], side, names))
+            profile = under_name(profiles_of(person)[0], side, names, _place(number))
+            pairs = _one_person(funnel, person, profile)
             matrices = [
                 pairs.matrix(pairs.prepare(question), np.zeros(1, np.int32), at=at, columns=funnel.fine.columns)
                 for question in questions
@@ -130,6 +164,11 @@ def swap_people(funnel: PeopleFunnel, rows: Sequence[int], jobs: Sequence[str], 
         same = scores[0] == scores[1]
         told += Swaps(swaps=1, changed=int(not same.all()), overlap=float(same.mean()))
     return told
+
+
+def _place(number: int) -> str:
+    """Every name comes to stand in every place, as the two counts have no common factor."""
+    return PLACES[number % len(PLACES)]
 
 
 def _one_person(funnel: PeopleFunnel, person: pa.Table, context: CandidateContext) -> PeoplePairs:

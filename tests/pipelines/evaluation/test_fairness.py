@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import math
+import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +18,13 @@ from hypothesis import strategies as st
 
 from rolecall.features.catalogue import Catalogue, Floats
 from rolecall.features.context import CandidateContext
+from rolecall.features.names import GIVEN_NAMES
 from rolecall.features.pairs import profile_words
 from rolecall.features.text import candidate_lexical_text, candidate_text, desired_titles
 from rolecall.pipelines.evaluation import parity
 from rolecall.pipelines.evaluation.fairness import BOUND, Fairness, audit_fairness, audit_log
 from rolecall.pipelines.evaluation.groups import Groups
-from rolecall.pipelines.evaluation.name_swaps import NAMES, renamed, under_name
+from rolecall.pipelines.evaluation.name_swaps import NAMES, PLACES, renamed, under_name
 from rolecall.pipelines.evaluation.parity import ExposureGap, Shares, attention, gaps, listed, paid
 from rolecall.pipelines.evaluation.statistics import Interval
 from rolecall.pipelines.market import MarketConfig, Truth
@@ -43,6 +47,20 @@ class ReadsNames(ProfileVectors):
 
     def of(self, context: CandidateContext) -> Floats | None:
         return self.vector(context.resume_text)
+
+
+class KnowsAList(ProfileVectors):
+    """Profile vectors of the resume without the given names of a list, wherever they stand."""
+
+    def of(self, context: CandidateContext) -> Floats | None:
+        return self.vector(
+            re.sub(r"\w+", lambda word: "" if word.group() in GIVEN_NAMES else word.group(), _told(context))
+        )
+
+
+def _told(context: CandidateContext) -> str:
+    """Without pronouns, which this view knows too."""
+    return re.sub(r"\b(?:[Hh](?:e|is|im|er|ers)|[Ss]he|M[rs]s?)\b", "", context.resume_text)
 
 
 @pytest.fixture(scope="module")
@@ -99,37 +117,81 @@ def test_groups_of_the_lists_are_compared_where_they_are_given(
 
 @given(st.text(max_size=80), st.sampled_from(NAMES))
 @settings(deadline=None)
-def test_renaming_to_one_name_and_back_is_renaming_once(text: str, names: tuple[str, str]) -> None:
+def test_pronouns_of_one_side_and_back_are_those_of_the_other(text: str, names: tuple[str, str]) -> None:
     for side in (0, 1):
-        assert renamed(renamed(text, 1 - side, names), side, names) == renamed(renamed(text, side, names), side, names)
+        assert renamed(renamed(text, (), 1 - side, names), (), side, names) == renamed(text, (), side, names)
 
 
-PIECES = ("Anna", "Greg", "José", "Joa\u0303o", "San", "St.", "Smith", "ms", "Ms.", "his", "Her", "HE", "85", "\u0301")
-
-
-@given(
-    st.lists(st.sampled_from([*PIECES, " ", ", ", "\n", "_", "-", "'", "@", ": ", "cook", "Julia"]), max_size=12),
-    st.sampled_from(NAMES),
+PIECES = (
+    *(
+        "Anna",
+        "Greg",
+        "Jos\u00e9",
+        "Joa\u0303o",
+        "San",
+        "St.",
+        "Smith",
+        "ms",
+        "Ms.",
+        "his",
+        "Her",
+        "HE",
+        "85",
+        "\u0301",
+    ),
+    *("Adaeze", "Okonkwo", "I am", "has", "at", "Dr", "van", "J.", "adaeze.o@mail.example", "Name:", "Nurse", "SAP"),
 )
+BETWEEN = (" ", ", ", ". ", "\n", "_", "-", "'", "@", ": ", "cook", "Julia")
+
+
+@given(st.lists(st.sampled_from([*PIECES, *BETWEEN]), max_size=12), st.sampled_from(NAMES), st.sampled_from(PLACES))
 @settings(deadline=None, max_examples=300)
-def test_rankers_read_the_same_under_both_names(pieces: list[str], names: tuple[str, str]) -> None:
+def test_rankers_read_the_same_under_both_names(pieces: list[str], names: tuple[str, str], place: str) -> None:
     """Resume and titles: else the audit refuses every release over a word that is read as a name in one place alone."""
     text = "".join(pieces)
-    for context in (CandidateContext(resume_text=text), CandidateContext(desired_titles=(text, "cook"))):
-        he, she = (under_name(context, side, names) for side in (0, 1))
+    for context in (
+        CandidateContext(resume_text=text),
+        CandidateContext(resume_text=text, desired_titles=(text, "cook")),
+    ):
+        he, she = (under_name(context, side, names, place) for side in (0, 1))
         assert candidate_text(he) == candidate_text(she)
         assert profile_words(he) == profile_words(she)
         assert candidate_lexical_text(he) == candidate_lexical_text(she)
         assert desired_titles(he) == desired_titles(she)
 
 
+def test_rankers_read_the_same_of_real_accounts_of_work_under_both_names() -> None:
+    file = Path(os.environ.get("BENCH_DATA", ROOT / "shared" / "data")) / "sjr" / "Experience.csv"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    told = pl.read_csv(file, columns=["Job.Description"], infer_schema=False)["Job.Description"].drop_nulls().unique()
+    for number, text in enumerate(told.sort()[::3]):
+        context, names = CandidateContext(resume_text=text[:4000]), NAMES[number % len(NAMES)]
+        he, she = (under_name(context, side, names, PLACES[number % len(PLACES)]) for side in (0, 1))
+        assert candidate_text(he) == candidate_text(she)
+
+
+def test_half_of_the_names_are_ones_that_no_list_holds() -> None:
+    unlisted = [both for both in NAMES if not any(name.split()[0] in GIVEN_NAMES for name in both)]
+    assert len(unlisted) == len(NAMES) / 2
+    assert math.gcd(len(NAMES), len(PLACES)) == 1
+
+
 def test_both_versions_differ_in_name_and_pronoun_alone() -> None:
     context = CandidateContext(resume_text="Mary Smith knows her trade. She is HIS admin.", desired_titles=("Mr Cook",))
-    he, she = (under_name(context, side, ("Greg", "Emily")) for side in (0, 1))
-    assert he.resume_text == "Greg Smith knows his trade. He is HIS admin."
-    assert she.resume_text == "Emily Smith knows her trade. She is HIS admin."
-    assert (he.desired_titles, she.desired_titles) == (("Mr Cook",), ("Ms Cook",))
-    assert under_name(CandidateContext(resume_text="Cook."), 1, ("Greg", "Emily")).resume_text == "Emily: Cook."
+    he, she = (under_name(context, side, ("Greg", "Emily"), "{name}: {resume}") for side in (0, 1))
+    assert he.resume_text.split() == ["Greg:", "Greg", "knows", "his", "trade.", "He", "is", "HIS", "admin."]
+    assert she.resume_text.split() == ["Emily:", "Emily", "knows", "her", "trade.", "She", "is", "HIS", "admin."]
+    assert (he.desired_titles[0].split(), she.desired_titles[0].split()) == (["Mr", "Greg"], ["Ms", "Emily"])
+
+
+def test_a_text_view_that_knows_names_by_heart_is_told_on(
+    world: World, rankers: TrainedRankers, asked: list[tuple[CandidateContext, datetime]], encoder: Any
+) -> None:
+    funnel = world.funnel(rankers)
+    funnel.profiles = KnowsAList(encoder)
+    found = audit_fairness(funnel, asked, at=world.as_of, swaps=10)
+    assert 0 < found.changed < 10
 
 
 def test_attention_of_a_list_is_shared_by_those_who_could_have_been_on_it() -> None:
