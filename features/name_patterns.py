@@ -58,6 +58,19 @@ hill holt hope house jordan king lake lamb lane law long love may moon moss nobl
 rich rivers rose rush sharp short snow spring star stone strong swift sun sweet vale waters west white wild wise wolf
 wood woods wright young rock reed marsh field chase savage small little best noon temple church castle
 """
+_GIVEN = """
+amber angel april aurora autumn bishop blessing blossom bliss brook brooklyn chance charity chase chastity clementine
+constance coral crystal dakota daisy dawn desire destiny diamond dream earnest ebony eden ember faith favor felicity
+fern forrest garnet genesis ginger gift glory goodluck grace happy harmony harper haven hazel heaven holly honest
+honor hope hunter iris ivory ivy jade jasmine journey joy june justice king knight lily lucky lotus magnolia marina
+marvelous melody mercy miracle misty nature nevaeh olive opal passion patience peace pearl phoenix piper pleasure
+poppy praise precious prince princess promise prudence raven rayne reign river robin rose ruby sage savannah serenity
+shepherd sky skyler stormy summer sunday sunny sunshine tempest temperance trinity trust tuesday unity venus verity
+victor victory violet wednesday willow winter wisdom wren zion
+"""
+GIVEN_WORDS = frozenset(re.findall(r"\w+", _GIVEN))
+"""Words that are given names as well: before a rare word, or one of FAMILY_WORDS, they are taken for one."""
+
 FAMILY_WORDS = frozenset(re.findall(r"\w+", _FAMILIES))
 """Words that are family names as well, and no trades: behind a rare word they are taken for one."""
 

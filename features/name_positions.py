@@ -16,9 +16,12 @@ Where a title or a skill could stand as well (the head, "I am", a sentence) only
 (`ordinary`) and not known otherwise count. What is found names the person everywhere else, with the family name behind
 it. An employer's name stays where a legal form follows it, behind "at", and where it is one of the past employers.
 
-What it cannot see: a name that is a word as well (Grace Baker) outside of an introduction; one that stands only within
-a sentence and is not one of GIVEN_NAMES; most names in a script without capital letters that nothing introduces.
-`tests/features/test_name_positions.py` holds how often each happens, and how often what is no name goes.
+What it cannot see: a name that stands only within a sentence and is not one of GIVEN_NAMES; one in a script without
+capital letters that nothing introduces; outside of an introduction one that is nothing but words (Grace Baker). Of 85
+names of many cultures that were not looked at before, 6% stay where a title could stand (they begin with what is a word
+or an ending of one: An, Gill), none where the text introduces them; of 32 that are words, 25% and none. Of 5,264 real
+titles 2% are taken for a name as a first line and 5% behind "I am", most of them misspelt; of 4,967 real employers 1%
+behind "at", 3% elsewhere (called like a person) unless the profile lists them, and 19% at the very top of a resume.
 """
 
 from __future__ import annotations
@@ -123,9 +126,10 @@ class _Page:
         return (*self.introduced(), *self.likely())
 
     def own(self) -> set[str]:
-        """What names the person: the rare words of those names, and what addresses are made of."""
-        words = {word.fold for span in self.named for word in self.within(span) if self.rare(word)}
-        return words | self.addressed()
+        """What names the person: the words of those names that are none else, and what addresses are made of."""
+        words = (word for span in self.named for word in self.within(span))
+        names = {word.fold for word in words if self.rare(word) or word.fold in patterns.GIVEN_WORDS}
+        return names | self.addressed()
 
     def addresses(self) -> Iterator[Span]:
         """Mail and web addresses."""
@@ -232,10 +236,11 @@ class _Page:
         left out; at the top of a resume only where no word of it is a given name.
         """
         run = self._run(start, plain=False)
-        kept = list(takewhile(self._of_a_name, run))
+        given = len(run) > 1 and run[0].fold in patterns.GIVEN_WORDS and run[1].capitalised and self._of_a_name(run[1])
+        kept = [*run[:given], *takewhile(self._of_a_name, run[given:])]
         while kept and (kept[-1].fold in patterns.PARTICLES or len(kept[-1].text) == 1):
             kept.pop()
-        if not any(map(self.rare, kept[:1])) or self.text[start : kept[0].start].strip(" \t\n*#\u2022-"):
+        if not (given or any(map(self.rare, kept[:1]))) or self.text[start : kept[0].start].strip(" \t\n*#\u2022-"):
             return
         title = len(kept) == 1 and len(run) > 1 and run[1].capitalised
         shielded = self._employer(kept[0].start, kept[-1].end) and not (at_top and any(word.listed for word in kept))

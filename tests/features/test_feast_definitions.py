@@ -62,7 +62,9 @@ def person() -> dict[str, Any]:
         [
             {
                 "candidate_id": "c", "desired_titles": ["data engineer", "chef"], "skills": ["SQL", "python", "chess"],
-                "seniority": "mid", "lat": 52.5, "lon": 13.4, "updated_at": NOW - timedelta(days=9),
+                "seniority": "mid", "lat": 52.5, "lon": 13.4,
+                "experience": [{"title": "chef", "company": "Robert Bosch"}],
+                "updated_at": NOW - timedelta(days=9),
             }
         ],
     )  # fmt: skip
@@ -108,7 +110,7 @@ def test_feast_applies_the_definitions_and_computes_on_demand_views(
     assert sorted(path.name for path in repository.iterdir()) == ["definitions.py", "feature_store.yaml"]
     environment = {**os.environ, "ROLECALL_HOME": str(home), "PYTHONPATH": str(FOLDER.parents[1] / "infra/import_root")}
     asked = [sys.executable, str(Path(__file__).with_name("feast_repository_check.py")), str(repository)]
-    profile = {name: person[name] for name in ("desired_titles", "skills", "seniority", "lat", "lon")}
+    profile = {name: person[name] for name in ("desired_titles", "skills", "past_employers", "seniority", "lat", "lon")}
     rows = job_profile(jobs).head(3)
     rows.write_parquet(tmp_path / "jobs.parquet")
     pl.DataFrame([{"candidate_id": "c", "event_timestamp": NOW, **profile}]).write_parquet(tmp_path / "person.parquet")

@@ -34,10 +34,34 @@ Angharad_Pugh Guadalupe_Hernández Ximénez_Quispe Itzel_Cuauhtlé Thiago_Fagund
 Lieke_van_der_Berg Joost_de_Vries Giuseppina_Esposito Ludovico_Ferrari Anouk_Lefèvre Théo_Dubois Lakeisha_Jefferson
 DeShawn_Robinson Tayshaun_Franklin Waleed_El-Amin Kaimana_Kealoha Aroha_Ngata Talulah_Begay
 """
-NAMES = tuple(name.replace("_", " ") for name in re.findall(r"\S+", _LISTED))
-"""None of them is in GIVEN_NAMES."""
+_LATER = """
+Hyun-woo_Kim Wei_Li Bo_Chen Mei_Lin An_Nguyen Duc_Tran Quang_Vo Rina_Suzuki Takeshi_Mori Ravi_Kumar Uma_Sharma
+Dev_Patel Asha_Rao Sunita_Devi Manpreet_Gill Imran_Khan Sana_Malik Hamza_Sheikh Rukhsana_Begum Olumide_Bello
+Ifeoma_Eze Chinedu_Obi Kofi_Annan Yaw_Asante Abebe_Bikila Hodan_Warsame Abdirahman_Farah Sipho_Zulu Lindiwe_Khumalo
+Rania_Saleh Khaled_Nasser Huda_Aziz Omid_Karimi Parisa_Tehrani Serkan_Demir Gizem_Kaya Volkan_Arslan Agata_Nowak
+Grzegorz_Lis Jadwiga_Zając Vaclav_Havel Istvan_Nagy Zsofia_Kiss Bence_Szabo Milica_Ilic Goran_Babic Ilir_Meta
+Bogdana_Rusu Yannis_Vlachos Oksana_Melnyk Dmytro_Bondar Anatoly_Orlov Lars-Erik_Lund Ingunn_Vik Pekka_Nieminen
+Maarit_Laine Deirdre_Walsh Ciaran_Byrne Eoin_Ryan Bronwyn_Evans Xochitl_Ramos Yesenia_Rivera Jose-Luis_Vega
+Dulce_Flores Caio_Rocha Beatriz_Nunes Nuno_Pinto Matteo_Conti Chiara_Gallo Fleur_Bakker Sjoerd_Visser Maelle_Roux
+Baptiste_Girard Anneliese_Vogel Gundula_Kraus Torben_Petersen Keanu_Mahoe Tama_Walker Jaylen_Brooks Shanice_Coleman
+Marquis_Banks Ebony_Jackson Tyrese_Gibson LaToya_Price Dakota_Whitehorse
+"""
+_WORDS = """
+Precious_Moyo Destiny_Jackson Autumn_Reed Mason_Wright Hunter_Price Faith_Adeyemi Blessing_Okafor Ruby_Singh
+Jasmine_Kaur Lily_Wong Brooklyn_Davis Skyler_Long Sage_Green Rowan_Day River_Stone Grace_Baker Hope_Miller
+Rose_Taylor Amber_Carter Summer_Cook Ivy_Hill Violet_Mensah Melody_Park Patience_Osei Goodluck_Eze Angel_Cruz
+Mercedes_Ruiz Christian_Weber Frank_Schneider Ernst_Fischer Dean_Potter Chase_Turner
+"""
 
-SURE = (
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.replace("_", " ") for name in text.split())
+
+
+NAMES, LATER, WORDS = map(_names, (_LISTED, _LATER, _WORDS))
+"""Names that hardly any list holds; such as were written down when the rules stood; such as are words as well."""
+
+PLACES = (
     "{0}\nRegistered nurse, 5 years.",
     "{0}: nurse, 5 years.",
     "{0} - Senior Nurse | Berlin",
@@ -52,12 +76,14 @@ SURE = (
     "Resume of {0}\nNurse",
     "Nurse. Ask Ms {0} about it",
 )
+TOLD = tuple(place for place in PLACES if re.search("name|appelle|hei|llamo|regards|Ms ", place))
+"""Where the text says that it is a name."""
 
 
 def left(name: str, text: str) -> list[str]:
     """Words of a name that a text keeps."""
     kept = {folded(word) for word in re.findall(r"[\w'-]+", neutral(text))}
-    return [word for word in name.split() if len(word) > 3 and folded(word) in kept]
+    return [word for word in name.split() if word[0].isupper() and folded(word) in kept]
 
 
 def test_none_of_these_names_is_known_by_heart() -> None:
@@ -65,13 +91,18 @@ def test_none_of_these_names_is_known_by_heart() -> None:
     assert len(NAMES) > 90
 
 
-@pytest.mark.parametrize("place", SURE)
+@pytest.mark.parametrize("place", PLACES)
 def test_a_name_nobody_listed_goes_wherever_a_name_can_stand(place: str) -> None:
-    kept = [name for name in NAMES if left(name, place.format(name))]
-    assert len(kept) <= 0.03 * len(NAMES), kept
+    for names, most in (
+        (NAMES, 0.03),
+        (LATER, 0.0 if place in TOLD else 0.06),
+        (WORDS, 0.0 if place in TOLD else 0.26),
+    ):
+        kept = [name for name in names if left(name, place.format(name))]
+        assert len(kept) <= most * len(names), kept
 
 
-@given(st.sampled_from(NAMES), st.sampled_from(SURE))
+@given(st.sampled_from(NAMES), st.sampled_from(PLACES))
 @settings(deadline=None, max_examples=150)
 def test_a_name_that_was_told_once_goes_everywhere(name: str, place: str) -> None:
     text = place.format(name)
@@ -83,7 +114,7 @@ def test_a_name_that_was_told_once_goes_everywhere(name: str, place: str) -> Non
     assert not left(name, f"{text} Write to {folded(first)}.x@mail.example, or see www.{folded(first)}.example.")
 
 
-@given(st.sampled_from(NAMES), st.sampled_from(NAMES), st.sampled_from(SURE))
+@given(st.sampled_from(NAMES), st.sampled_from(NAMES), st.sampled_from(PLACES))
 @settings(deadline=None, max_examples=150)
 def test_a_title_goes_without_the_name_its_resume_tells(one: str, other: str, place: str) -> None:
     if left(one, place.format(one)) or left(other, place.format(other)):
@@ -152,6 +183,7 @@ def test_words_and_their_endings_are_known_and_names_are_not() -> None:
 def test_what_is_missed_is_what_the_module_says() -> None:
     """The limits, so that a change of them is seen: names that are words, and names within a sentence alone."""
     assert neutral("Grace Baker\nNurse") == "Grace Baker Nurse"
+    assert neutral("My name is Grace Baker. Baker by trade. Grace cooks") == "My name is . Baker by trade. cooks"
     assert neutral("The ward thanked Adaeze for it.") == "The ward thanked Adaeze for it."
     assert neutral("\u738b\u4f1f\n\u53a8\u5e08") == "\u738b\u4f1f \u53a8\u5e08"
 
