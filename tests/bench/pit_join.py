@@ -11,8 +11,8 @@ Two comparisons, each interleaved, medians of `--rounds`:
 - files to one Arrow table with the same ttl, tie-break and row order: our engine, raw DuckDB (`ASOF JOIN`) and raw
   Polars (`join_asof`), each as its manual would have it.
 
-A ratio is the smallest one of the shapes; each shape's own has its name in front. `mismatches` counts cells in which our engine or plugin differs from the
-raw engines (Feast's own differences are printed, not counted).
+A ratio is the smallest one of the shapes; each shape's own has its name in front. `mismatches` counts cells in which
+our engine or plugin differs from the raw engines (Feast's own differences are printed, not counted).
 
 Then the join in parts, 256 MB, in a child process a size (one entity row for two feature rows): `growth` is the slope
 of log(seconds) over log(feature rows), `bounded_gb` the memory it grew by at the largest size, `flat_x` that over the
