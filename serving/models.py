@@ -351,3 +351,49 @@ class Problem(BaseModel):
     detail: str
     request_id: str | None = None
     errors: tuple[FieldError, ...] = ()
+
+
+class AnswerRequest(_Wire):
+    """A question about jobs, answered from adverts of the release that meet the filters."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"question": "Which jobs ask for a forklift licence?", "stream": False}]},
+    )
+    question: Annotated[str, StringConstraints(min_length=1, max_length=1_000, pattern=r"^[^\x00]*\S[^\x00]*$")]
+    filters: Filters = Filters()
+    passages: int = Field(default=4, ge=1, le=10, description="at most so many are looked at")
+    max_tokens: int = Field(default=160, ge=16, le=1_024)
+    stream: bool = Field(default=False, description="server-sent events: passages, delta, done")
+
+
+class AnswerPassage(_Wire):
+    """What an answer may rest on. `id`: the job's; `similarity`: cosine with the question."""
+
+    id: str
+    title: str
+    text: str
+    similarity: float
+
+
+class AnswerStatement(_Wire):
+    """A sentence of the answer and the passage it rests on. `passage_id` is null where no passage given supports it;
+    `support`: share of the sentence's telling words that the passage has."""
+
+    text: str
+    passage_id: str | None
+    support: float
+
+
+class AnswerReply(_Wire):
+    """The answer. `found` is false, and `answer` empty, where no advert fits the question."""
+
+    request_id: str
+    release_id: str
+    found: bool
+    answer: str
+    statements: tuple[AnswerStatement, ...]
+    passages: tuple[AnswerPassage, ...]
+    model: str
+    trace: tuple[Stage, ...]

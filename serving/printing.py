@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rolecall.platform.console import console, table
-from rolecall.serving.models import PeopleReply, RecommendationReply
+from rolecall.serving.models import AnswerReply, PeopleReply, RecommendationReply
 
 
 def print_recommendations(reply: RecommendationReply, who: str) -> None:
@@ -35,6 +35,25 @@ def print_people(reply: PeopleReply, job_id: str) -> None:
     _print_trace(reply)
 
 
-def _print_trace(reply: RecommendationReply | PeopleReply) -> None:
+def print_answer(reply: AnswerReply) -> None:
+    """What each sentence of an answer rests on; the text itself was printed as it came."""
+    if not reply.found:
+        console.print("No advert of the release fits the question.")
+    else:
+        titles = {passage.id: passage.title for passage in reply.passages}
+        rows = [
+            {
+                "sentence": one.text,
+                "job": one.passage_id or "none",
+                "title": titles.get(one.passage_id or ""),
+            }
+            for one in reply.statements
+        ]
+        console.print()
+        console.print(table("What it rests on", rows))
+    _print_trace(reply)
+
+
+def _print_trace(reply: RecommendationReply | PeopleReply | AnswerReply) -> None:
     stages = " -> ".join(f"{s.stage} {s.count_out:,} ({s.milliseconds:.1f} ms)" for s in reply.trace)
     console.print(f"[dim]release {reply.release_id}: {stages}[/]")

@@ -1,4 +1,4 @@
-"""Every error as problem details (RFC 9457), `application/problem+json`."""
+"""Every error as problem details (RFC 9457), `application/problem+json`; on OpenAI's paths in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rolecall.platform.errors import (
     RoleCallError,
     UnavailableError,
 )
+from rolecall.serving.llm.api.errors import OpenAIError, invalid_request, is_openai, openai_response
 from rolecall.serving.models import FieldError, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -27,6 +28,7 @@ _TITLES = {
     409: "The state changed in between",
     413: "The request is too large",
     422: "The input cannot be used",
+    429: "Too much is waiting already",
     500: "Internal error",
     503: "Not available now",
     504: "The deadline passed",
@@ -39,6 +41,7 @@ _SLUGS = {
     409: "conflict",
     413: "too-large",
     422: "invalid-input",
+    429: "queue-full",
     500: "internal",
     503: "unavailable",
     504: "deadline",
@@ -83,9 +86,21 @@ def problem_response(
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
-def crash_response(request_id: str) -> Response:
+def refusal(
+    path: str, status: int, detail: str, *, request_id: str | None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error in the shape that clients of this path read."""
+    if is_openai(path):
+        return openai_response(status, detail, headers=headers)
+    return problem_response(status, detail, request_id=request_id, headers=headers)
+
+
+def crash_response(path: str, request_id: str) -> Response:
     """The answer to a request that failed here. What went wrong goes to the log, not to the caller."""
-    return problem_response(500, "The server failed; its log names the reason by request_id", request_id=request_id)
+    detail = "The server failed; its log names the reason by request_id"
+    if is_openai(path):
+        detail = f"The server failed; its log names the reason by request id {request_id}"
+    return refusal(path, 500, detail, request_id=request_id)
 
 
 def install(app: FastAPI) -> None:
@@ -94,6 +109,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ApiError, _on_api)
     app.add_exception_handler(RoleCallError, _on_rolecall)
+    app.add_exception_handler(OpenAIError, _on_openai)
 
 
 def field_errors(error: RequestValidationError, most: int = 20) -> list[FieldError]:
@@ -118,7 +134,19 @@ def _request_id(request: Request) -> str | None:
     return getattr(request.state, "request_id", None)
 
 
+async def _on_openai(request: Request, error: Exception) -> Response:
+    if not isinstance(error, OpenAIError):
+        raise error
+    answer = error.response()
+    if is_openai(request.url.path):
+        return answer
+    headers = {"Retry-After": answer.headers["Retry-After"]} if "Retry-After" in answer.headers else {}
+    return problem_response(error.status, error.message, request_id=_request_id(request), headers=headers)
+
+
 async def _on_invalid(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError) and is_openai(request.url.path):
+        return invalid_request(error).response()
     errors = field_errors(error) if isinstance(error, RequestValidationError) else []
     detail = f"{len(errors)} thing(s) in the request are wrong; the schema is at /openapi.json"
     return problem_response(422, detail, request_id=_request_id(request), errors=errors)
@@ -129,8 +157,10 @@ async def _on_http(request: Request, error: Exception) -> Response:
         raise error
     # FastAPI answers 400 where the body is not text in UTF-8 or nests too deeply: wrong input like any other.
     status = 422 if error.status_code == 400 else error.status_code
+    if error.status_code == 400 and is_openai(request.url.path):
+        status = 400
     detail = _printable(str(error.detail))
-    return problem_response(status, detail, request_id=_request_id(request), headers=error.headers)
+    return refusal(request.url.path, status, detail, request_id=_request_id(request), headers=error.headers)
 
 
 async def _on_api(request: Request, error: Exception) -> Response:
@@ -141,7 +171,7 @@ async def _on_api(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return problem_response(error.status, error.detail, request_id=_request_id(request), headers=headers)
+    return refusal(request.url.path, error.status, error.detail, request_id=_request_id(request), headers=headers)
 
 
 async def _on_rolecall(request: Request, error: Exception) -> Response:
@@ -149,4 +179,4 @@ async def _on_rolecall(request: Request, error: Exception) -> Response:
     if status is None:
         raise error
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    return problem_response(status, _printable(str(error)), request_id=_request_id(request), headers=headers)
+    return refusal(request.url.path, status, _printable(str(error)), request_id=_request_id(request), headers=headers)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import numpy as np
 
-from rolecall.features.catalogue import Catalogue
+from rolecall.features.catalogue import Catalogue, Floats
 from rolecall.features.text import tokens
 from rolecall.platform.vectors.protocol import DenseQuery, Query, SearchFilter, SparseQuery, VectorIndex
 from rolecall.serving.profiles import Encoder
@@ -42,10 +42,17 @@ class Search:
         self.encoder = encoder
 
     def search(
-        self, text: str, *, at: datetime, conditions: SearchFilter | None = None, limit: int = 10
+        self,
+        text: str,
+        *,
+        at: datetime,
+        conditions: SearchFilter | None = None,
+        limit: int = 10,
+        vector: Floats | None = None,
     ) -> tuple[FoundJob, ...]:
-        """Up to `limit` jobs live at the instant that meet the conditions; a text without words finds by meaning."""
-        vector = np.asarray(self.encoder.encode([text])[0], np.float32)
+        """Up to `limit` jobs live at the instant that meet the conditions; a text without words finds by meaning.
+        `vector`: the text's, where it is known already."""
+        vector = np.asarray(self.encoder.encode([text])[0], np.float32) if vector is None else vector
         terms = tokens(text)
         questions: list[Query] = [DenseQuery(vector=vector), *([SparseQuery(terms=terms)] if terms else [])]
         live = replace(conditions or SearchFilter(), at=at)
@@ -60,12 +67,13 @@ class Search:
                 place=self.catalogue.places[row],
                 score=float(score),
                 position=position,
-                snippet=snippet(self._body(int(row)), terms),
+                snippet=snippet(self.body(int(row)), terms),
             )
             for position, (row, score) in enumerate(zip(found.rows, best, strict=True), 1)
         )
 
-    def _body(self, row: int) -> str:
+    def body(self, row: int) -> str:
+        """What a job says of itself."""
         table = self.catalogue.table
         skills = ", ".join(table["skills"][row].as_py() or ())
         return str(table["description"][row].as_py() or skills or self.catalogue.titles[row])

@@ -26,11 +26,14 @@ from rolecall.platform.registry import Registry
 from rolecall.platform.schedule.gauges import FreshGauges
 from rolecall.platform.served_log import ServedLog
 from rolecall.platform.settings import Settings
+from rolecall.serving.answers.answering import Retrieved
+from rolecall.serving.answers.passages import PassageSource
 from rolecall.serving.follow import Follower, ReleaseSlot
 from rolecall.serving.funnel import FunnelRequest
 from rolecall.serving.job_features import JobFeatureRefresher, use_online_job_features
 from rolecall.serving.loader import LoadedRelease, load_release
 from rolecall.serving.models import (
+    AnswerRequest,
     EventBatch,
     EventReceipt,
     PeopleReply,
@@ -173,6 +176,19 @@ class ServingState:
             )
             release_id = release.manifest.id
         return search_reply(hits, request_id=request_id, release_id=release_id, milliseconds=_since_ms(started))
+
+    def passages(self, request: AnswerRequest) -> Retrieved:
+        """Adverts that may answer a question. Raises UnavailableError while no release is loaded."""
+        started = time.perf_counter()
+        with self._slot.lease() as release:
+            found = PassageSource(release.search, release.funnel.pairs.vectors).find(
+                request.question,
+                at=self._clock(),
+                conditions=search_filter(request.filters),
+                limit=request.passages,
+            )
+            release_id = release.manifest.id
+        return Retrieved(release_id=release_id, passages=found, milliseconds=_since_ms(started))
 
     def accept(self, batch: EventBatch) -> EventReceipt:
         """Commit events: on disk when this returns. Raises InputError, and keeps none, where one breaks a rule."""

@@ -39,6 +39,10 @@ EVENT = {
 }
 
 
+LANGUAGE_MODEL = ("/v1/answers", "/v1/chat/completions", "/v1/completions")
+"""Paths that are 503 here: no model is loaded."""
+
+
 class MemoryBackend:
     """Two jobs, one known candidate, a dictionary of events."""
 
@@ -338,7 +342,8 @@ def test_every_described_example_is_answered(client: TestClient) -> None:
             continue
         reference = item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
         for example in schema["components"]["schemas"][reference.rsplit("/", 1)[1]]["examples"]:
-            assert client.post(path.format(job_id="j1"), json=example).status_code in (200, 202)
+            expected = (503,) if path in LANGUAGE_MODEL else (200, 202)
+            assert client.post(path.format(job_id="j1"), json=example).status_code in expected
             tried += 1
     assert tried >= 4
 

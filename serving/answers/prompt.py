@@ -1,0 +1,78 @@
+"""What the language model is asked: numbered passages that fit its window, and a form that its answer keeps to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rolecall.serving.answers.passages import Passage
+
+INSTRUCTION = (
+    "You answer questions about job adverts. Use only the numbered passages. Answer in one to three short sentences "
+    "and write after each sentence the number of the passage that it is taken from, for example [1]."
+)
+MOST_SENTENCES = 4
+Count = Callable[[str], int]
+"""Tokens of a text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A conversation for the model. `passages`: those that it was given, numbered from 1; `grammar`: Lark, of a text
+    in which every sentence ends in the number of one of them."""
+
+    messages: tuple[dict[str, str], ...]
+    passages: tuple[Passage, ...]
+    grammar: str
+
+
+def pack(question: str, passages: Sequence[Passage], *, most_tokens: int, count: Count) -> Prompt:
+    """As many passages, best first, as fit into `most_tokens` beside the question; at least one, cut if need be.
+
+    Raises ValueError for no passages, and for a question that is too long itself.
+    """
+    if not passages:
+        raise ValueError("got no passages; allowed: at least one")
+    room = most_tokens - count(INSTRUCTION) - count(question) - 16  # the template's own marks
+    kept: list[Passage] = []
+    lines: list[str] = []
+    for number, passage in enumerate(passages, 1):
+        line = f"[{number}] {passage.text}"
+        needed = count(line) + 1
+        if needed > room:
+            break
+        kept.append(passage)
+        lines.append(line)
+        room -= needed
+    if not kept:
+        line = _cut(f"[1] {passages[0].text}", room, count)
+        if line is None:
+            raise ValueError(f"got a question of {count(question)} tokens; allowed: {most_tokens} with a passage")
+        kept, lines = [passages[0]], [line]
+    said = "\n".join((*lines, "", f"Question: {question}"))
+    return Prompt(
+        messages=({"role": "system", "content": INSTRUCTION}, {"role": "user", "content": said}),
+        passages=tuple(kept),
+        grammar=grammar(len(kept)),
+    )
+
+
+def grammar(passages: int) -> str:
+    """One to MOST_SENTENCES sentences, each with the number of one of the passages behind it."""
+    numbers = " | ".join(f'"{number}"' for number in range(1, passages + 1))
+    return (
+        f'start: sentence (" " sentence){{0,{MOST_SENTENCES - 1}}}\n'
+        'sentence: WORDS " [" number "]"\n'
+        f"number: {numbers}\n"
+        r"WORDS: /[A-Z0-9][^\[\]\n]{12,240}[a-z0-9%)][.!]/" + "\n"
+    )
+
+
+def _cut(line: str, room: int, count: Count) -> str | None:
+    """The most words of a line that fit, if it is enough to be worth anything."""
+    words = line.split()
+    while len(words) > 8:
+        if count(" ".join(words)) <= room:
+            return " ".join(words)
+        words = words[: int(len(words) * 0.8)]
+    return None

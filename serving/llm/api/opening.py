@@ -1,0 +1,85 @@
+"""From settings to a language model that answers: loaded, its cache planned, warm."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rolecall.platform.errors import InputError, NotFoundError
+from rolecall.platform.settings import LLMSettings
+from rolecall.serving.llm.admission import Words
+from rolecall.serving.llm.api.loop import EngineLoop
+from rolecall.serving.llm.api.service import LLMService
+from rolecall.serving.llm.api.texts import Texts
+from rolecall.serving.llm.cache_plan import MIB, plan_cache
+from rolecall.serving.llm.draft import PromptLookup
+from rolecall.serving.llm.engine import EngineOptions, LLMEngine
+from rolecall.serving.llm.loading import LoadedModel, load_model
+from rolecall.serving.llm.model_runner import ModelRunner
+from rolecall.serving.llm.offline import PlainText
+from rolecall.serving.llm.request import SamplingParameters
+
+_LOG = logging.getLogger("rolecall.serving.llm")
+
+
+def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
+    """The model of these settings. Blocks for seconds. Raises NotFoundError where there is none, InputError where its
+    files are wrong, it has no tokenizer, or the cache is too small for one request."""
+    try:
+        model = load_model(
+            settings.model, compute=settings.compute, adapter=settings.adapter or None, device=settings.device
+        )
+        engine = open_engine(model, settings)
+    except FileNotFoundError as error:
+        raise NotFoundError(str(error), "a model's path or package", "correct llm.model") from error
+    except ValueError as error:
+        raise InputError(str(error), "a model that fits", "correct the settings below llm") from error
+    texts = Texts(model.tokenizer, vocabulary=model.config.vocabulary, end_ids=sorted(model.eos_ids))
+    return LLMService(
+        settings.name or Path(settings.model).name,
+        EngineLoop(engine),
+        texts,
+        vocabulary=model.config.vocabulary,
+        context=engine.admission.context,
+        ends=model.eos_ids,
+        timeout_s=settings.timeout_s or None,
+        replica=replica,
+    )
+
+
+def open_engine(model: LoadedModel, settings: LLMSettings) -> LLMEngine:
+    """An engine over the model, after one request. Raises ValueError where the model cannot serve text or the cache is
+    too small."""
+    if model.tokenizer is None:
+        raise ValueError(f"model {model.name} has no tokenizer")
+    context = min(model.context_length, settings.context_tokens or model.context_length)
+    runner = ModelRunner(model, blocks=1, block_size=settings.block_tokens)
+    plan = plan_cache(
+        token_bytes=runner.cache_bytes // settings.block_tokens,
+        context=context,
+        budget=settings.cache_mb * MIB,
+        block_size=settings.block_tokens,
+        sequences=settings.max_sequences,
+    )
+    _LOG.info("%s: %s", model.name, plan)
+    engine = LLMEngine(
+        ModelRunner(model, blocks=plan.blocks, block_size=plan.block_size),
+        Words(
+            vocabulary=model.config.vocabulary,
+            context=context,
+            eos=model.eos_ids,
+            tokenizer=PlainText(model.tokenizer),
+        ),
+        EngineOptions(
+            token_budget=settings.step_tokens,
+            max_sequences=settings.max_sequences,
+            max_waiting=settings.max_waiting_requests,
+            max_waiting_tokens=settings.max_waiting_tokens,
+            draft_tokens=settings.draft_tokens,
+        ),
+        draft=PromptLookup() if settings.draft_tokens else None,
+    )
+    first = sorted(model.eos_ids)[0] if model.eos_ids else 0
+    once = SamplingParameters(temperature=0.0, max_tokens=2, ignore_eos=True)
+    engine.generate([[first] * min(32, context - 2)], once)
+    return engine

@@ -1,0 +1,61 @@
+"""Text to tokens and back, as OpenAI's API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from llguidance import LLTokenizer
+
+
+class Encoder(Protocol):
+    """What is needed of a transformers tokenizer with a fast backend."""
+
+    backend_tokenizer: Any
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+    def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> Any: ...
+
+
+class Texts:
+    """One model's tokens, `size` of them."""
+
+    def __init__(self, tokenizer: Encoder, *, vocabulary: int, end_ids: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self.size = vocabulary
+        self.grammar_tokens = LLTokenizer(
+            tokenizer.backend_tokenizer.to_str(),
+            n_vocab=vocabulary,
+            eos_token=list(end_ids),
+            slices=LLTokenizer.json_slices(),
+        )
+        self.raw = lru_cache(maxsize=65_536)(self._raw)
+
+    def prompt(self, text: str, *, special: bool = True) -> list[int]:
+        """Tokens of a text, with the marks that the model expects at its beginning."""
+        return list(self._tokenizer.encode(text, add_special_tokens=special))
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Tokens of a conversation in the model's template, up to where the assistant speaks.
+
+        Raises ValueError for a model without a template, and for a conversation that its template refuses.
+        """
+        try:
+            text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        except Exception as error:  # templates raise what they like: they are programs of the model's author
+            raise ValueError(f"the model's chat template does not take this conversation: {error}") from error
+        return self.prompt(str(text), special=False)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens as one text, special ones by name."""
+        return bytes(self.grammar_tokens.decode_bytes(list(tokens))).decode("utf-8", "replace")
+
+    def _raw(self, token: int) -> bytes:
+        """The bytes of one token; a special one's name."""
+        return bytes(self.grammar_tokens.decode_bytes([token]))
+
+    def shown(self, token: int) -> str:
+        """One token as text; bytes that are no whole character are written as U+FFFD."""
+        return self.raw(token).decode("utf-8", "replace")
