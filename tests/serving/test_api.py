@@ -39,7 +39,7 @@ EVENT = {
 }
 
 
-LANGUAGE_MODEL = ("/v1/answers", "/v1/chat/completions", "/v1/completions")
+LANGUAGE_MODEL = ("/v1/answers", "/v1/chat/completions", "/v1/completions", "/v1/tokenize")
 """Paths that are 503 here: no model is loaded."""
 
 

@@ -212,6 +212,10 @@ class CompletionRequest(_Sampled):
 class TokenizeRequest(_Wire):
     """`POST /v1/tokenize`: of a text, or of a conversation with the chat template applied."""
 
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_extra={"examples": [{"prompt": "What does a welder do?"}]}
+    )
+
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
     prompt: Text | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)] | None = None
