@@ -191,7 +191,7 @@ class LLMSettings(_Part):
     max_waiting_requests: int = Field(default=128, ge=1, description="more are refused with 429")
     max_waiting_tokens: int = Field(default=100_000, ge=1)
     draft_tokens: int = Field(default=8, ge=0, description="guesses verified in one step; 0: no speculative decoding")
-    timeout_s: float = Field(default=0.0, ge=0, description="a request's time in the engine; 0: no limit")
+    timeout_s: float = Field(default=300.0, gt=0, le=86_400, description="the longest that one answer may take")
 
 
 class RetentionSettings(_Part):

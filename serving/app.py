@@ -44,7 +44,7 @@ OPERATION_SLOTS = 16
 DRAIN_S = 1.0
 """How long a replica that leaves still takes requests: the proxy on this machine hears of it in far less."""
 PATIENCE_S = 5.0
-"""What Serve waits beyond the lanes' deadline: for a replica to take the place of one that died."""
+"""What Serve waits beyond the longest deadline: for a replica to take the place of one that died."""
 WEDGED_AFTER = 6.0
 """Deadlines that one piece of work may last before the replica counts as unhealthy and is replaced."""
 
@@ -201,6 +201,11 @@ def most_ongoing(serving: ServeSettings) -> int:
     return 2 * (serving.max_ongoing_requests + serving.max_queued_requests) + OPERATION_SLOTS
 
 
+def longest_answer_s(settings: Settings) -> float:
+    """After it Serve gives a request up, stream or not. Ranking keeps its own, shorter deadline."""
+    return max(settings.serve.request_timeout_s, settings.llm.timeout_s if settings.llm.enabled else 0.0)
+
+
 def wait_for_signal() -> None:
     """Return at the first SIGINT or SIGTERM. Called on the main thread."""
     told = threading.Event()
@@ -227,7 +232,7 @@ def _deploy(settings: Settings) -> None:
         http_options={
             "host": settings.serve.host,
             "port": settings.serve.port,
-            "request_timeout_s": settings.serve.request_timeout_s + PATIENCE_S,
+            "request_timeout_s": longest_answer_s(settings) + PATIENCE_S,
         },
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )

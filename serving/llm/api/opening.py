@@ -42,7 +42,7 @@ def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
         vocabulary=model.config.vocabulary,
         context=engine.admission.context,
         ends=model.eos_ids,
-        timeout_s=settings.timeout_s or None,
+        timeout_s=settings.timeout_s,
         replica=replica,
     )
 
