@@ -87,4 +87,4 @@ def test_a_replica_gets_as_many_threads_as_the_settings_say() -> None:
     assert configured["ray_actor_options"] == code["ray_actor_options"]
     timeout = documents(INFRA / "serve/serve.yaml")[0]["http_options"]["request_timeout_s"]
     assert timeout > settings.serve.request_timeout_s
-    assert manifest("ConfigMap")["data"]["ROLECALL_LLM__ENABLED"] == "false", "a stream would need llm.timeout_s"
+    assert manifest("ConfigMap")["data"]["ROLECALL_LLM__ENABLED"] == "false"  # a stream would need llm.timeout_s
