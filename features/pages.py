@@ -30,7 +30,8 @@ _UNITS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("gap",), "ranks"),
     (("salary", "pay"), "logarithm of pay a year"),
     (("salary_to_history", "salary_to_usual"), "logarithm of a ratio"),
-    (("skill_overlap", "skill_count"), "skills"),
+    (("lean_category", "lean_remote", "lean_skills", "lean_skills_within"), "logarithm of a ratio"),
+    (("skill_overlap", "skill_count", "category_skills"), "skills"),
     (("positions",), "positions"),
     (("history_length",), "jobs"),
     (("title_words",), "terms"),
@@ -44,6 +45,10 @@ _COSINES = (
     "title_",
     "place_",
     "words_",
+    "category_desired",
+    "category_resume",
+    "category_profile",
+    "lean_meaning",
     "history_mean",
     "history_max",
     "history_last",
@@ -192,7 +197,7 @@ def _window(name: str) -> str:
     if name.endswith(("_7d", "_30d", "_1d")):
         days = name.rsplit("_", 1)[1].removesuffix("d")
         return f"{days} days"
-    if name.startswith("seen_"):
+    if name.startswith(("seen_", "lean_")):
         return f"{SEEN_DAYS} days"
     if any(part in name for part in _OF_HISTORY) and name != "skill_share":
         return _HISTORY

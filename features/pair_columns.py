@@ -50,6 +50,10 @@ PAIR_COLUMNS: Mapping[str, str] = {
     "category_last": "1 for the category of the newest history job",
     "category_share": "share of the history in the job's category",
     "category_root_share": "share of the history in the job's top category",
+    "category_desired": "largest TF-IDF cosine of a desired title with the middle of the titles of the job's category",
+    "category_resume": "the same of the first 200 words of the resume",
+    "category_skills": "how many of the profile's skills a job of the job's category asks for on average",
+    "category_profile": "cosine of the profile text's vector with the middle of the vectors of the job's category",
     "distance_centroid_km": "kilometres from the middle of the history's places, newer jobs weighing more",
     "skill_overlap": "number of the job's skills that the profile lists",
     "skill_share": "share of the job's skills that the profile lists",
@@ -65,6 +69,12 @@ PAIR_COLUMNS: Mapping[str, str] = {
     "remaining_days": "days until the job expires",
     "seen_shown": "times the job was shown to the candidate in the last days",
     "seen_ignored": "the same while nothing came of it, 0 once the candidate engaged with it in those days",
+    "lean_category": "how much more came of jobs of this category shown to the candidate than of others",
+    "lean_remote": "the same of jobs that are remote, or not, as this one",
+    "lean_skills": "the same of each of the job's skills, added up",
+    "lean_skills_within": "the same against what the categories of the jobs shown let expect",
+    "lean_meaning": "cosine of the job's vector with the middle of what the candidate engaged with in those days, "
+    "minus that with the middle of what was shown in vain",
     "words_desired": "largest cosine of the title's words with a desired title's",
     "history_length": "history jobs this release knows",
     "history_title_agreement": "mean TF-IDF cosine between titles of different history jobs",
@@ -99,9 +109,10 @@ COARSE_COLUMNS: tuple[str, ...] = (
 """What the coarse ranker sees: a cheap subset."""
 
 
-NOT_RANKED = frozenset({"distance_centroid_km", "salary_to_usual", "words_desired"})
-"""Computed for whoever asks, and read by no ranker: none of them ranked better in
-the laboratory (tests/bench/ranking_features.py)."""
+NOT_RANKED = frozenset({"distance_centroid_km", "salary_to_usual", "seen_shown", "seen_ignored", "words_desired"})
+"""Computed for whoever asks, and read by no ranker: none of them ranked better in the laboratory
+(tests/bench/ranking_features.py). A ranker that knows how often a job was shown learns what the policy that logged
+shows, and its first ten are worse in truth."""
 
 
 def fine_columns(*, job: Sequence[str] = (), candidate: Sequence[str] = ()) -> tuple[str, ...]:

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
+from rolecall.features.affinity import Sighted, code_lean, expected_of, middles, skill_lean
 from rolecall.features.catalogue import MICROSECONDS_A_DAY, Catalogue, Codes, Floats, Rows, normal, rank_of
+from rolecall.features.category_profiles import CategoryProfiles
 from rolecall.features.context import CandidateContext
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.lexicon import LexicalQuery, Lexicon
@@ -73,6 +75,7 @@ class PreparedCandidate:
     queries: Mapping[str, LexicalQuery]
     skill_weights: Floats
     skills_listed: int
+    sighted: Sighted
     title_agreement: float
     place_agreement: float
 
@@ -113,10 +116,13 @@ class PairFeatures:
             "history": self._history,
             "seen": self._seen,
             "words": self._words,
+            "category": self._category,
+            "lean": self._lean,
         }
         self._pay = log_pay(catalogue.salary)
         self._usual_pay = usual_pay(catalogue)
         self._title_words = lexicon.fields["title"].words()
+        self._categories = CategoryProfiles(catalogue, lexicon.fields["title"], vectors, self._skills)
 
     def prepare(self, context: CandidateContext, profile_vector: Floats | None = None) -> PreparedCandidate:
         """Look up what all pairs of one candidate share. `profile_vector`: unit float32[d] of the profile text."""
@@ -140,6 +146,7 @@ class PairFeatures:
             queries=queries,
             skill_weights=self._skill_weights(listed, history),
             skills_listed=len({normal(skill) for skill in context.skills} - {""}),
+            sighted=Sighted.of(context.sightings, self.catalogue),
             title_agreement=_agreement(queries["title"], len(history)),
             place_agreement=_agreement(queries["place"], len(history)),
         )
@@ -294,12 +301,27 @@ class PairFeatures:
     def _seen(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         """Looked up by job: few of a candidate's jobs are among many rows."""
         shown, engaged = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.bool_)
-        sightings = prepared.context.sightings
-        known = {row: one for job_id, one in sightings.items() if (row := self.catalogue.row_of(job_id)) is not None}
-        for place in np.flatnonzero(np.isin(rows, np.fromiter(known, np.int32, len(known)))).tolist():
-            sighting = known[int(rows[place])]
-            shown[place], engaged[place] = sighting.shown, sighting.engaged
+        seen = prepared.sighted
+        for place in np.flatnonzero(np.isin(rows, seen.rows)).tolist():
+            found = np.searchsorted(seen.rows, rows[place])
+            shown[place], engaged[place] = seen.shown[found], seen.engaged[found]
         return {"seen_shown": shown, "seen_ignored": ignored(shown, engaged)}
+
+    def _lean(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        jobs, seen = self.catalogue, prepared.sighted
+        if not len(seen.rows):
+            return {}
+        expected = expected_of(jobs.category.codes, seen)
+        columns: dict[str, Floats | float] = {
+            "lean_category": code_lean(jobs.category.codes, seen, rows),
+            "lean_remote": code_lean(np.nan_to_num(jobs.remote, nan=-1).astype(np.int32), seen, rows),
+            "lean_skills": self._skills[rows] @ skill_lean(self._skills, seen, seen.rate * seen.shown),
+            "lean_skills_within": self._skills[rows] @ skill_lean(self._skills, seen, expected),
+        }
+        liked, ignored_ = middles(self.vectors, seen)
+        if liked is not None and ignored_ is not None:
+            columns["lean_meaning"] = self.vectors.cosines(rows, (liked - ignored_)[:, None])[:, 0]
+        return columns
 
     def _words(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
         titles = [title_words(text) for text in desired_titles(prepared.context)]
@@ -313,6 +335,25 @@ class PairFeatures:
             cosines = title_similarity(terms @ weights, lengths[rows], float(len(words)))
             best = np.fmax(best, cosines)
         return {"words_desired": best}
+
+    def _category(self, prepared: PreparedCandidate, rows: Rows, _at: float) -> Columns:
+        """Worked out once for each category among the rows."""
+        codes = self.catalogue.category.codes[rows]
+        categories, place = np.unique(codes[codes >= 0], return_inverse=True)
+        found: dict[str, Floats] = {}
+        titles = self._categories.titles(categories, prepared.queries["title"])
+        if prepared.context.resume_text:
+            found["category_resume"] = titles[:, len(prepared.history)]
+        if prepared.context.desired_titles:
+            found["category_desired"] = titles[:, len(prepared.history) + 1 :].max(axis=1)
+        if prepared.skills_listed:
+            found["category_skills"] = self._categories.skills(categories, prepared.skill_weights[:, 0])
+        if prepared.profile is not None:
+            found["category_profile"] = self._categories.cosines(categories, prepared.profile)
+        columns = {name: np.full(len(rows), np.nan, np.float32) for name in found}
+        for name, values in found.items():
+            columns[name][codes >= 0] = values[place]
+        return columns
 
     def _skill_weights(self, listed: Rows, history: Rows) -> Floats:
         """float32[skills, 2]: whether the profile lists a skill, and the share of history jobs that ask for it."""

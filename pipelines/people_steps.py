@@ -26,7 +26,7 @@ from rolecall.pipelines.people import build_people, open_people, people_as_of
 from rolecall.pipelines.people_outcomes import APPLIED, MUTUAL, Outcomes
 from rolecall.pipelines.people_training import JobRequest, job_requests, people_training_set
 from rolecall.pipelines.steps import StepContext, StepResult
-from rolecall.pipelines.train import fit_calibrator, shapes
+from rolecall.pipelines.train import fit_calibrator, people_shapes
 from rolecall.serving import parts
 from rolecall.serving.people_loader import trained_part, untrained_part
 from rolecall.serving.people_policy import PeoplePolicy
@@ -69,7 +69,7 @@ class PeopleSteps(DailySteps):
             untrained_part().write(step.folder)
             return StepResult(values=values, metrics=metrics)
         trained_part().write(step.folder)
-        coarse, fine = shapes(self.settings.ranking)
+        coarse, fine = people_shapes(self.settings.ranking)
         self._train(step, learn.columns_only(PEOPLE_COARSE_COLUMNS), coarse, parts.PEOPLE_COARSE)
         self._train(step, learn, fine, parts.PEOPLE_FINE)
         model = (step.folder / parts.PEOPLE_FINE).read_text()

@@ -37,12 +37,13 @@ MAX_FAILURES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TreeShape:
-    """What makes one ranker different from the other."""
+    """What makes one ranker different from the other. `least`: rows a leaf holds at least."""
 
     rounds: int
     leaves: int
     learning_rate: float
     feature_fraction: float = 1.0
+    least: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +66,20 @@ class TrainedRanker:
 
 
 def shapes(settings: RankingSettings) -> tuple[TreeShape, TreeShape]:
-    """Of the coarse and of the fine ranker."""
+    """Of the coarse and of the fine ranker.
+
+    The fine one reads many columns of which each says little, and few of its rows are positive: small trees of large
+    leaves rank better in the laboratory than the 31 leaves of 20 rows it had (tests/bench/RESULTS.md).
+    """
     coarse = TreeShape(rounds=settings.coarse_rounds, leaves=15, learning_rate=0.1)
-    fine = TreeShape(rounds=settings.fine_rounds, leaves=31, learning_rate=0.05, feature_fraction=0.7)
+    fine = TreeShape(rounds=settings.fine_rounds, leaves=7, learning_rate=0.08, feature_fraction=0.4, least=100)
     return coarse, fine
+
+
+def people_shapes(settings: RankingSettings) -> tuple[TreeShape, TreeShape]:
+    """Of the rankers of people: there are far fewer questions, and leaves of many rows would tell few apart."""
+    coarse, _ = shapes(settings)
+    return coarse, TreeShape(rounds=settings.fine_rounds, leaves=31, learning_rate=0.05, feature_fraction=0.7)
 
 
 def train_rankers(
@@ -148,7 +159,7 @@ def parameters(shape: TreeShape, settings: RankingSettings, threads: int) -> dic
         "num_leaves": shape.leaves,
         "learning_rate": shape.learning_rate,
         "feature_fraction": shape.feature_fraction,
-        "min_data_in_leaf": 20,
+        "min_data_in_leaf": shape.least,
         "lambda_l2": 1.0,
         "lambdarank_truncation_level": 30,
         "deterministic": True,

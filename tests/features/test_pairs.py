@@ -185,6 +185,64 @@ def test_plain_columns_are_what_their_meaning_says() -> None:
             assert found[name][place] == pytest.approx(value, abs=1e-5, nan_ok=True), (name, row)
 
 
+def test_category_columns_hold_the_candidate_against_all_jobs_of_the_category() -> None:
+    found, catalogue = columns(), PAIRS.catalogue
+    titles = PAIRS.lexicon.fields["title"]
+    asked = [titles.vector(text) for text in ("ran a cook line, then data", *PERSON.desired_titles)]
+    vectors = PAIRS.vectors.rows(np.arange(SIZE, dtype=np.int32))
+    for place, row in enumerate(ROWS):
+        members = np.flatnonzero(catalogue.category.codes == catalogue.category.codes[row])
+        middle = titles.matrix[members].toarray().sum(axis=0)
+        cosines = [middle[text.columns] @ text.values / np.linalg.norm(middle) for text in asked]
+        mean = vectors[members].sum(axis=0)
+        mine = [len({"sql", "python"}.intersection(catalogue.job(int(member))["skills"] or ())) for member in members]
+        expected = {
+            "category_resume": cosines[0],
+            "category_desired": max(cosines[1:]),
+            "category_skills": np.mean(mine),
+            "category_profile": mean @ PROFILE / np.linalg.norm(mean),
+        }
+        for name, value in expected.items():
+            assert found[name][place] == pytest.approx(value, abs=1e-5), (name, row)
+
+
+def test_a_job_without_a_category_says_nothing_of_one() -> None:
+    rows = jobs()
+    for row in rows[:3]:
+        row["category_path"] = None
+    found = columns(pairs=features(rows))
+    for name in ("category_desired", "category_resume", "category_skills", "category_profile"):
+        assert (np.isnan(found[name]) == np.isin(ROWS, [0, 1, 2])).all(), name
+
+
+def test_leans_compare_what_came_of_jobs_with_what_was_to_be_expected() -> None:
+    found, catalogue = columns(), PAIRS.catalogue
+    every = range(SIZE)
+    category = [{o for o in every if catalogue.category.codes[o] == catalogue.category.codes[row]} for row in every]
+    remote = [{o for o in every if catalogue.remote[o] == catalogue.remote[row]} for row in every]
+    asking = [{o for o in every if skill in catalogue.skills.of(o)} for skill in range(len(catalogue.skills.names))]
+    rate = (1 + 1) / (5 + 10)  # one job of two was engaged with, in five showings
+    flat = {10: rate * 3, 11: rate * 2}
+    within = {row: count * math.exp(lean(flat, category[row])) for row, count in flat.items()}
+    for place, row in enumerate(ROWS.tolist()):
+        asked = catalogue.skills.of(row).tolist()
+        expected = {
+            "lean_category": lean(flat, category[row]),
+            "lean_remote": lean(flat, remote[row]),
+            "lean_skills": sum(lean(flat, asking[skill]) for skill in asked),
+            "lean_skills_within": sum(lean(within, asking[skill]) for skill in asked),
+        }
+        for name, value in expected.items():
+            assert found[name][place] == pytest.approx(value, abs=1e-5), (name, row)
+    unit = PAIRS.vectors.rows(np.arange(SIZE, dtype=np.int32))
+    np.testing.assert_allclose(found["lean_meaning"], unit[ROWS] @ (unit[11] - unit[10]), atol=1e-5)
+
+
+def lean(expected: dict[int, float], jobs_like: set[int]) -> float:
+    """To some jobs, where job 11 was engaged with."""
+    return math.log(((11 in jobs_like) + 2) / (sum(n for row, n in expected.items() if row in jobs_like) + 2))
+
+
 def usual(job: dict[str, Any]) -> float:
     """A job's log salary less the median of its category's."""
     same = [j for j in jobs() if j["category_path"] == job["category_path"]]
