@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +96,7 @@ def _sums(place: npt.NDArray[np.integer], weights: Floats, count: int) -> Floats
     return np.bincount(place, weights, minlength=count).astype(np.float32)
 
 
-def _unit(vector: Floats) -> Floats | None:
+def _unit(vector: npt.NDArray[Any]) -> Floats | None:
     length = float(np.linalg.norm(vector))
     return np.asarray(vector / length, np.float32) if length > 1e-6 else None
 

@@ -52,7 +52,7 @@ def _middles(codes: Rows, vectors: JobVectors, categories: int) -> Floats:
         rows = rows[codes[rows] >= 0]
         np.add.at(sums, codes[rows], vectors.rows(rows))
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    return (sums / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return np.asarray(sums / np.maximum(lengths, 1e-12), np.float32)
 
 
 def _unit_rows(matrix: csr_matrix) -> csr_matrix:
