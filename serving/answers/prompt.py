@@ -45,10 +45,10 @@ def pack(question: str, passages: Sequence[Passage], *, most_tokens: int, count:
         lines.append(line)
         room -= needed
     if not kept:
-        line = _cut(f"[1] {passages[0].text}", room, count)
-        if line is None:
+        begun = _cut(f"[1] {passages[0].text}", room, count)
+        if begun is None:
             raise ValueError(f"got a question of {count(question)} tokens; allowed: {most_tokens} with a passage")
-        kept, lines = [passages[0]], [line]
+        kept, lines = [passages[0]], [begun]
     said = "\n".join((*lines, "", f"Question: {question}"))
     return Prompt(
         messages=({"role": "system", "content": INSTRUCTION}, {"role": "user", "content": said}),

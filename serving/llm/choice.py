@@ -34,7 +34,8 @@ class Choice:
         if self.first_token is None and tokens:
             self.first_token = now
         taken: list[Token] = []
-        text, reason = "", None
+        text = ""
+        reason: FinishReason | None = None
         for token in tokens:
             if token.token < 0:
                 reason = "error"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from rolecall.platform.console import Json, console, emit
 from rolecall.platform.errors import InputError
 
 if TYPE_CHECKING:
+    from rolecall.serving.llm.loading import Compute as Mode
     from rolecall.serving.llm.offline import LLM
     from rolecall.serving.llm.output import Generation, Output
     from rolecall.serving.llm.request import SamplingParameters
@@ -89,7 +90,7 @@ def _load(model: str, compute: str, device: str, adapter: Path | None, cache_mib
     if compute not in ("exact", "fast"):
         raise InputError(f"--compute {compute}", "exact, fast")
     cache_bytes = None if cache_mib is None else cache_mib << 20
-    llm = LLM(model, compute=compute, device=device, adapter=adapter, cache_bytes=cache_bytes)
+    llm = LLM(model, compute=cast("Mode", compute), device=device, adapter=adapter, cache_bytes=cache_bytes)
     if not quiet:
         console.print(f"[dim]{llm.model.name}, {compute} on {device}; {llm.plan}[/]")
     return llm

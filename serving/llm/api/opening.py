@@ -29,12 +29,14 @@ def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
         model = load_model(
             settings.model, compute=settings.compute, adapter=settings.adapter or None, device=settings.device
         )
+        if model.tokenizer is None:
+            raise ValueError(f"model {model.name} has no tokenizer")
+        texts = Texts(model.tokenizer, vocabulary=model.config.vocabulary, end_ids=sorted(model.eos_ids))
         engine = open_engine(model, settings)
     except FileNotFoundError as error:
         raise NotFoundError(str(error), "a model's path or package", "correct llm.model") from error
     except ValueError as error:
         raise InputError(str(error), "a model that fits", "correct the settings below llm") from error
-    texts = Texts(model.tokenizer, vocabulary=model.config.vocabulary, end_ids=sorted(model.eos_ids))
     return LLMService(
         settings.name or Path(settings.model).name,
         EngineLoop(engine),

@@ -38,7 +38,9 @@ class LLMRoutes:
     def router(self, dependencies: Sequence[Depends] = ()) -> APIRouter:
         """All routes, under /v1."""
         router = APIRouter(prefix="/v1", dependencies=list(dependencies), tags=["language model"])
-        refused = {code: {"description": "OpenAI's error object"} for code in (400, 401, 404, 429, 503)}
+        refused: dict[int | str, dict[str, Any]] = {
+            code: {"description": "OpenAI's error object"} for code in (400, 401, 404, 429, 503)
+        }
         add = partial(router.add_api_route, responses=refused, response_model=None)
         add("/chat/completions", self.chat, methods=["POST"], summary="The next turn of a conversation")
         add("/completions", self.complete, methods=["POST"], summary="How a text goes on")

@@ -67,6 +67,8 @@ class Running:
             for output in outputs:
                 if output.finish_reason == "deadline":
                     raise OpenAIError(504, "the time for this request was up (setting llm.timeout_s)", code="deadline")
+                if output.finish_reason == "error":
+                    raise OpenAIError(400, "bias and grammar of this request leave no token to choose", code="no_token")
                 unread -= output.finish_reason is not None
                 place = places[output.request_id]
                 self._measure(place, output)

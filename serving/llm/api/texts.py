@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import cast
 
 from llguidance import LLTokenizer
-
-
-class Encoder(Protocol):
-    """What is needed of a transformers tokenizer with a fast backend."""
-
-    backend_tokenizer: Any
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
-
-    def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> Any: ...
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 class Texts:
     """One model's tokens, `size` of them."""
 
-    def __init__(self, tokenizer: Encoder, *, vocabulary: int, end_ids: Sequence[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int, end_ids: Sequence[int]) -> None:
+        """Raises ValueError for a tokenizer that the `tokenizers` library does not run: its bytes are not known."""
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise ValueError(f"got a tokenizer of type {type(tokenizer).__name__}; allowed: one with a tokenizer.json")
         self._tokenizer = tokenizer
         self.size = vocabulary
         self.grammar_tokens = LLTokenizer(
@@ -35,7 +29,7 @@ class Texts:
 
     def prompt(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text, with the marks that the model expects at its beginning."""
-        return list(self._tokenizer.encode(text, add_special_tokens=special))
+        return cast(list[int], self._tokenizer.encode(text, add_special_tokens=special))
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Tokens of a conversation in the model's template, up to where the assistant speaks.
@@ -43,7 +37,9 @@ class Texts:
         Raises ValueError for a model without a template, and for a conversation that its template refuses.
         """
         try:
-            text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            text = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages], add_generation_prompt=True, tokenize=False
+            )
         except Exception as error:  # templates raise what they like: they are programs of the model's author
             raise ValueError(f"the model's chat template does not take this conversation: {error}") from error
         return self.prompt(str(text), special=False)
