@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import torch
 
-from rolecall.kernels import case_heads, case_products, case_rows
+from rolecall.kernels import case_heads, case_mixture, case_products, case_rows
 from rolecall.kernels.case import Case, Scale
 
 _MAKERS: dict[str, Callable[[str, Scale, torch.device], list[Case]]] = {
     **dict.fromkeys(case_rows.RUNS, case_rows.cases),
     **dict.fromkeys(case_heads.OPS, case_heads.cases),
     **dict.fromkeys(case_products.OPS, case_products.cases),
+    "mol": case_mixture.cases,
 }
 OPERATORS = tuple(_MAKERS)
 

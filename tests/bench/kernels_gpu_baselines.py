@@ -16,8 +16,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rolecall.kernels import rope
+from rolecall.kernels import mixture_of_logits, rope
 from rolecall.kernels.case_heads import Heads, Pages, Turned
+from rolecall.kernels.case_mixture import Mixture
 from rolecall.kernels.case_products import Codes, Items, Weighted
 from rolecall.kernels.case_rows import Rows
 
@@ -205,6 +206,14 @@ def topk(i: Items) -> Call:
     return lambda: torch.topk((rows @ queries).t(), i.k).values
 
 
+def mixture(i: Mixture) -> Tensor:
+    """By way of the tensor of every query's, item's and pair's logits, a batch row at a time so that it fits."""
+    rows = [
+        mixture_of_logits.reference(i.queries.rows(b, b + 1), i.items, i.cross, tau=0.05) for b in range(len(i.out))
+    ]
+    return torch.cat(rows)
+
+
 def _eager(function: Callable[[Any], Any]) -> Callable[[Any], Call]:
     return lambda i: functools.partial(function, i)
 
@@ -246,6 +255,7 @@ BASELINES: dict[str, dict[str, Callable[[Any], Call]]] = {
     "int8_gemv": {**torchs(linear), "compiled_int8": dequantized_linear},
     "int4_gemv": torchs(linear),
     "topk": {"torch": topk},
+    "mol": {"torch": _eager(mixture)},
 }
 # Compared in time only: what these give is not the operator's result.
 UNLIKE = {("int8_gemm", "int_mm"), ("add_rms_norm", "flashinfer")}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecall.kernels import planner
-from rolecall.kernels.case_mixture import MixtureSizes, mixture, score
+from rolecall.kernels.case_mixture import MixtureSizes, mixture
 from rolecall.kernels.intensity import ACCESSES
 from rolecall.kernels.planner import Budget, Costs
 from rolecall.kernels.roofline import Roofline
@@ -32,19 +32,6 @@ SIZES = st.builds(
 @given(sizes=SIZES, items=st.integers(1, 50))
 def test_memory_is_what_the_tensors_hold(sizes: MixtureSizes, items: int) -> None:
     assert planner.memory_of(sizes, items, torch.float32) == mixture(sizes, items, torch.float32, CPU).bytes
-
-
-@given(sizes=SIZES, items=st.integers(1, 20))
-@settings(max_examples=25)
-def test_the_forward_that_is_timed_is_the_mixture(sizes: MixtureSizes, items: int) -> None:
-    m = mixture(sizes, items, torch.float64, CPU)
-    got = score(m)
-    for b in range(sizes.batch):
-        for x in range(items):
-            logits = (m.query[b] @ m.item[x].t()).flatten() / 0.05
-            a = m.w2 @ torch.nn.functional.silu(m.w1 @ logits + m.b1) + m.b2 + m.query_gate[b] + m.item_gate[x]
-            share = torch.softmax(a * torch.sigmoid(a), dim=0)
-            assert float(got[b, x]) == pytest.approx(float(share @ logits), rel=1e-4, abs=1e-4)
 
 
 @given(
