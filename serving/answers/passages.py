@@ -60,7 +60,8 @@ class PassageSource:
     def _passage(self, job: FoundJob, vector: np.ndarray, terms: list[str]) -> Passage:
         row = self._search.catalogue.row_of(job.job_id)
         rows = np.array([row], np.int32)
-        facts = " | ".join(filter(None, (job.title, job.employer, job.place, self._pay(rows))))
+        employer, place = f" at {job.employer}" if job.employer else "", f" in {job.place}" if job.place else ""
+        facts = ", ".join(filter(None, (f"{job.title}{employer}{place}", self._pay(rows))))
         body = snippet(self._search.body(int(rows[0])), terms, PASSAGE_WORDS)
         return Passage(
             id=job.job_id,

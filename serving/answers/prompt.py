@@ -64,7 +64,7 @@ def grammar(passages: int) -> str:
         f'start: sentence (" " sentence){{0,{MOST_SENTENCES - 1}}}\n'
         'sentence: WORDS " [" number "]"\n'
         f"number: {numbers}\n"
-        r"WORDS: /[A-Z0-9][^\[\]\n]{12,240}[a-z0-9%)][.!]/" + "\n"
+        r"WORDS: /[A-Z][^\[\]|:.!\n]{12,160}[a-z0-9%)][.]/" + "\n"
     )
 
 

@@ -89,6 +89,23 @@ def test_events_answered_202_are_in_the_log(client: httpx.Client, settings: Sett
     assert {"e1", "e2"} <= logged(settings)
 
 
+def test_the_language_model_streams_through_the_proxy_in_openais_shape(client: httpx.Client) -> None:
+    (model,) = client.get("/v1/models").json()["data"]
+    body = {"model": model["id"], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        events = "".join(reply.iter_text()).split("\n\n")
+    assert events[-2] == "data: [DONE]"
+    assert len(events) > 3
+    refused = client.post("/v1/chat/completions", json=body | {"tools": [{}]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools")
+
+
+def test_a_question_needs_a_release(client: httpx.Client) -> None:
+    answer = client.post("/v1/answers", json={"question": "Which jobs need welding?"})
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+
+
 def test_a_killed_replica_loses_no_accepted_event_and_answers_again(server: Server, settings: Settings) -> None:
     accepted: set[str] = set()
 
