@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,6 @@ from rolecall.platform.console import Json, console, emit
 from rolecall.platform.errors import InputError
 
 if TYPE_CHECKING:
-    from rolecall.serving.llm.loading import Compute as Mode
     from rolecall.serving.llm.offline import LLM
     from rolecall.serving.llm.output import Generation, Output
     from rolecall.serving.llm.request import SamplingParameters
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The language model in this process: generate and chat.", no_args_is_help=True)
 
 Model = Annotated[str, typer.Option(help="A folder of safetensors, a .gguf file, or a package that carries one.")]
-Compute = Annotated[str, typer.Option(help="exact, or fast: activations in 8 bits.")]
+Compute = Annotated[Literal["exact", "fast"], typer.Option(help="fast: activations in 8 bits.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")]
 Adapter = Annotated[Path | None, typer.Option(help="A LoRA's folder.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")]
@@ -84,13 +83,19 @@ def _wishes(max_tokens: int, temperature: float, top_p: float, seed: int | None)
     return SamplingParameters(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
 
 
-def _load(model: str, compute: str, device: str, adapter: Path | None, cache_mib: int | None, *, quiet: bool) -> LLM:
+def _load(
+    model: str,
+    compute: Literal["exact", "fast"],
+    device: str,
+    adapter: Path | None,
+    cache_mib: int | None,
+    *,
+    quiet: bool,
+) -> LLM:
     from rolecall.serving.llm.offline import LLM
 
-    if compute not in ("exact", "fast"):
-        raise InputError(f"--compute {compute}", "exact, fast")
     cache_bytes = None if cache_mib is None else cache_mib << 20
-    llm = LLM(model, compute=cast("Mode", compute), device=device, adapter=adapter, cache_bytes=cache_bytes)
+    llm = LLM(model, compute=compute, device=device, adapter=adapter, cache_bytes=cache_bytes)
     if not quiet:
         console.print(f"[dim]{llm.model.name}, {compute} on {device}; {llm.plan}[/]")
     return llm

