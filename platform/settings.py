@@ -182,7 +182,6 @@ class LLMSettings(_Part):
     adapter: str = Field(default="", description="folder of a LoRA adapter")
     compute: Literal["exact", "fast"] = "fast"
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:[0-9]+)?)$")
-    threads: int = Field(default=2, ge=1, description="CPU threads of the model")
     context_tokens: int = Field(default=0, ge=0, description="0: as many as the model was trained for")
     cache_mb: int = Field(default=512, ge=1, description="keys and values of the requests under way and of prefixes")
     block_tokens: int = Field(default=16, ge=1, le=256)

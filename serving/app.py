@@ -60,19 +60,20 @@ class Replica:
         self._settings = load_settings() if settings is None else settings
         configure_logging(self._settings.log_level)
         self._state = await asyncio.to_thread(ServingState.open, self._settings)
-        self._llm = await asyncio.to_thread(open_llm, self._settings.llm) if self._settings.llm.enabled else None
+        self._llm = None
+        if self._settings.llm.enabled:
+            self._llm = await asyncio.to_thread(open_llm, self._settings.llm, replica=_replica_name())
         self._state.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor. Serve adds the request id to every answer itself."""
-        from ray import serve
 
         self._api = create_api(
             self._state,
             self._settings.serve,
             echo_request_id=False,
             on_close=self._close,
-            replica=serve.get_replica_context().replica_id.unique_id,
+            replica=_replica_name(),
             llm=lambda: self._llm,
         )
         return self._api
@@ -91,6 +92,12 @@ class Replica:
             raise UnavailableError("the thread that follows the champion has ended")
         if self._llm is not None and not self._llm.loop.alive:
             raise UnavailableError("the language model's engine has ended")
+
+
+def _replica_name() -> str:
+    from ray import serve
+
+    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 class Server:

@@ -12,6 +12,8 @@ INSTRUCTION = (
     "and write after each sentence the number of the passage that it is taken from, for example [1]."
 )
 MOST_SENTENCES = 4
+LONGEST_PASSAGE = 2_000  # characters; a text without spaces is one word however long it is
+LEAST = 40  # characters of a passage that are worth showing
 Count = Callable[[str], int]
 """Tokens of a text."""
 
@@ -36,11 +38,11 @@ def pack(question: str, passages: Sequence[Passage], *, most_tokens: int, count:
     room = most_tokens - count(INSTRUCTION) - count(question) - 16  # the template's own marks
     kept: list[Passage] = []
     lines: list[str] = []
-    for number, passage in enumerate(passages, 1):
-        line = f"[{number}] {passage.text}"
+    for passage in passages:
+        line = f"[{len(kept) + 1}] {passage.text[:LONGEST_PASSAGE]}"
         needed = count(line) + 1
         if needed > room:
-            break
+            continue
         kept.append(passage)
         lines.append(line)
         room -= needed
@@ -69,10 +71,10 @@ def grammar(passages: int) -> str:
 
 
 def _cut(line: str, room: int, count: Count) -> str | None:
-    """The most words of a line that fit, if it is enough to be worth anything."""
-    words = line.split()
-    while len(words) > 8:
-        if count(" ".join(words)) <= room:
-            return " ".join(words)
-        words = words[: int(len(words) * 0.8)]
+    """The most of a line that fits, if it is enough to be worth anything."""
+    line = line[:LONGEST_PASSAGE]
+    while len(line) > LEAST:
+        if count(line) <= room:
+            return line
+        line = line[: int(len(line) * 0.8)]
     return None

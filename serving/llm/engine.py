@@ -219,7 +219,7 @@ class LLMEngine:
         if words.tokenizer is not None:
             stream = TextStream(words.tokenizer, request.prompt, request.parameters.stop)
         choice = Choice(
-            sequence=sequence, stream=stream, ends=ends if request.parameters.ignore_eos else ends | words.eos
+            sequence=sequence, stream=stream, ends=ends if request.parameters.never_ends else ends | words.eos
         )
         self._requests[request.request_id].append(choice)
         return sequence

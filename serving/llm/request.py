@@ -64,6 +64,11 @@ class SamplingParameters:
             raise ValueError("stop: got an empty string; allowed: strings of at least one character")
 
     @property
+    def never_ends(self) -> bool:
+        """Whether an end-of-text token is one like any other. What a grammar has completed ends in any case."""
+        return self.ignore_eos and self.constraint is None
+
+    @property
     def penalised(self) -> bool:
         """Whether tokens seen before weigh on the next one."""
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)

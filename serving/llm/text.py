@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 INCOMPLETE = "\ufffd"  # what a decoder writes for bytes that are no character, or not yet one
+LONGEST_CHARACTER = 8  # tokens after which bytes that are no character yet never become one
 CONTEXT = 4  # tokens of the prompt decoded before the text, since some decoders drop a text's first space
 
 
@@ -23,7 +24,7 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._window = list(prompt[-CONTEXT:])
-        self._known = tokenizer.decode(self._window)
+        self._known = tokenizer.decode(self._window).rstrip(INCOMPLETE)  # a character may begin in the prompt
         self._settled = len(self._window)
 
     def feed(self, token: int) -> str:
@@ -31,7 +32,8 @@ class Detokenizer:
         self._window.append(token)
         text = self._tokenizer.decode(self._window)
         if text.endswith(INCOMPLETE) or len(text) <= len(self._known):
-            return ""
+            waiting = len(self._window) - self._settled
+            return self._settle(text) if waiting > LONGEST_CHARACTER else ""
         return self._settle(text)
 
     def flush(self) -> str:

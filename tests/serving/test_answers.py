@@ -49,7 +49,8 @@ def test_a_prompt_fits_its_window_and_holds_the_best_passages(
 ) -> None:
     prompt = pack(" ".join(question), given_passages, most_tokens=most, count=count)
     assert sum(count(message["content"]) for message in prompt.messages) <= most
-    assert list(prompt.passages) == given_passages[: len(prompt.passages)]
+    places = [given_passages.index(kept) for kept in prompt.passages]
+    assert places == sorted(places)
     assert prompt.passages
     for number, kept in enumerate(prompt.passages, 1):
         assert f"[{number}] {kept.text.split()[0]}" in prompt.messages[1]["content"]
@@ -61,6 +62,13 @@ def test_a_question_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(ValueError, match="no passages"):
         pack("why", [], most_tokens=200, count=count)
     assert count(INSTRUCTION) < 60
+
+
+def test_a_text_without_spaces_leaves_room_for_the_next_and_is_cut_where_there_is_none() -> None:
+    long, short = passage("long", "溶" * 4_000), passage("short", "forklift licence needed")
+    prompt = pack("who needs it", [long, short], most_tokens=300, count=len)
+    assert [kept.id for kept in prompt.passages] == ["short"]
+    assert [kept.id for kept in pack("who needs it", [long], most_tokens=600, count=len).passages] == ["long"]
 
 
 def test_a_sentence_rests_on_the_passage_it_names_if_that_says_so() -> None:

@@ -75,7 +75,7 @@ def invalid_request(error: RequestValidationError) -> OpenAIError:
     """The first thing wrong in a body, named by its field; a field that is not known is not supported."""
     first = error.errors()[0]
     path = [str(step) for step in first["loc"] if step != "body"]
-    param = ".".join(path) or None
+    param = (".".join(path) if path[:1] == ["messages"] else next(iter(path), "")) or None
     if first["type"] == "extra_forbidden":
         return OpenAIError(
             400, f"parameter {param!r} is not supported here; leave it out", param=param, code="unsupported_parameter"

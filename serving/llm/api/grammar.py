@@ -6,6 +6,7 @@ parameters = SamplingParameters(constraint=grammars.json({"type": "object"}))
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 KEPT = 64  # states a constraint remembers: choices of one request, and the tokens drafted for each
 MOST_GRAMMARS = 128
+LONGEST_SCHEMA = 65_536  # characters of JSON; compiling takes seconds where there are thousands of alternatives
 LAYOUT: Any = {
     # One way to write each value: a small model that may choose its blanks can write blanks for ever.
     "whitespace_flexible": False,
@@ -40,6 +42,8 @@ class Grammars:
 
         Raises ValueError for a schema that is wrong or that asks for what cannot be enforced, with the reason.
         """
+        if len(json.dumps(schema)) > LONGEST_SCHEMA:
+            raise ValueError(f"got a schema of more than {LONGEST_SCHEMA:,} characters; allowed: a shorter one")
         return self._constraint(LLMatcher.grammar_from_json_schema(dict(schema), overrides=LAYOUT))
 
     def lark(self, grammar: str) -> GrammarConstraint:
@@ -48,9 +52,11 @@ class Grammars:
 
     def _constraint(self, grammar: str) -> GrammarConstraint:
         with self._lock:
-            root = self._compiled.pop(grammar, None) or LLMatcher(self._tokenizer, grammar)
-            if root.is_error():
-                raise ValueError(root.get_error().splitlines()[0])
+            known = self._compiled.pop(grammar, None)
+        root = known or LLMatcher(self._tokenizer, grammar)
+        if root.is_error():
+            raise ValueError(root.get_error().splitlines()[0])
+        with self._lock:
             self._compiled[grammar] = root
             while len(self._compiled) > MOST_GRAMMARS:
                 self._compiled.popitem(last=False)
@@ -66,10 +72,14 @@ class GrammarConstraint:
         self._states: OrderedDict[tuple[int, ...], LLMatcher] = OrderedDict()
 
     def allowed(self, generated: Sequence[int]) -> NDArray[np.bool_]:
-        """[vocabulary] after these tokens. Raises ValueError for tokens that are not allowed."""
+        """[vocabulary] after these tokens; none where they do not follow, or where the grammar's parser reaches one of
+        its limits: that ends this text, and must end no other."""
         matcher = self._state(tuple(generated))
         words = np.zeros(-(-self._vocabulary // 32), np.int32)
-        matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        if not matcher.is_error():
+            matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        if matcher.is_error():
+            return np.zeros(self._vocabulary, np.bool_)
         bits = np.unpackbits(words.view(np.uint8), bitorder="little", count=self._vocabulary)
         return bits.view(np.bool_)
 
@@ -79,8 +89,7 @@ class GrammarConstraint:
             before = self._states.get(tokens[:-1]) if tokens else None
             found = (before or self._root).deep_copy()
             rest = tokens[-1:] if before else tokens
-            if not found.consume_tokens(list(rest)):
-                raise ValueError(f"tokens {list(rest)} do not follow: {found.get_error()}")
+            found.consume_tokens(list(rest))  # one that does not follow leaves the matcher in error
             self._states[tokens] = found
             while len(self._states) > KEPT:
                 self._states.popitem(last=False)

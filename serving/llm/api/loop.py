@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 
-from rolecall.serving.llm.engine import LLMEngine
+from rolecall.serving.llm.engine import EngineOptions, LLMEngine
 from rolecall.serving.llm.output import Output
 from rolecall.serving.llm.request import SamplingParameters
 from rolecall.serving.llm.statistics import Statistics
@@ -67,40 +68,58 @@ class EngineLoop:
         """Whether requests are taken."""
         return not (self._closing or self._ended)
 
+    @property
+    def limits(self) -> EngineOptions:
+        """How much the engine takes on."""
+        return self._engine.options
+
     def busy_s(self) -> float:
         """How long the step under way has been running; 0 where there is nothing to do."""
         return time.monotonic() - self._stepped if self._streams else 0.0
 
     async def open(
         self,
-        prompt: Sequence[int],
+        prompts: Sequence[Sequence[int]],
         parameters: SamplingParameters,
         queue: News,
         *,
         priority: int = 0,
         timeout_s: float | None = None,
         salt: str = "",
-    ) -> Stream:
-        """Queue a request, whose news then comes to `queue`. Raises as `LLMEngine.add`, and EngineStoppedError."""
-        name = f"stream-{next(self._numbers)}"
-        stream = Stream(
-            request_id=name,
-            unfinished=parameters.n,
-            loop=asyncio.get_running_loop(),
-            queue=queue,
-            leave=lambda: self._leave(name),
-        )
+    ) -> list[Stream]:
+        """Queue a request for each prompt, all or none; their news comes to `queue`. Raises as `LLMEngine.add`, and
+        EngineStoppedError."""
+        loop = asyncio.get_running_loop()
+        names = [f"stream-{next(self._numbers)}" for _ in prompts]
+        streams = [
+            Stream(request_id=name, unfinished=parameters.n, loop=loop, queue=queue, leave=partial(self._leave, name))
+            for name in names
+        ]
 
-        def admit() -> Stream:
+        def admit() -> list[Stream]:
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
-            self._engine.add(prompt, parameters, priority=priority, deadline=deadline, salt=salt, request_id=name)
-            self._streams[name] = stream
-            return stream
+            try:
+                for prompt, stream in zip(prompts, streams, strict=True):
+                    self._engine.add(
+                        prompt,
+                        parameters,
+                        priority=priority,
+                        deadline=deadline,
+                        salt=salt,
+                        request_id=stream.request_id,
+                    )
+                    self._streams[stream.request_id] = stream
+            except Exception:
+                for name in names:
+                    self._drop(name)
+                raise
+            return streams
 
         try:
             return await self._ask(admit)
         except asyncio.CancelledError:
-            stream.leave()
+            for stream in streams:
+                stream.leave()
             raise
 
     async def stats(self) -> Statistics:
@@ -136,12 +155,12 @@ class EngineLoop:
         return await asyncio.wrap_future(answer)
 
     def _leave(self, name: str) -> None:
-        def errand(_: bool) -> None:
-            if self._streams.pop(name, None) is not None:
-                self._engine.cancel(name)
-
         with contextlib.suppress(EngineStoppedError):
-            self._post(errand)
+            self._post(lambda _: self._drop(name))
+
+    def _drop(self, name: str) -> None:
+        if self._streams.pop(name, None) is not None:
+            self._engine.cancel(name)
 
     def _post(self, errand: Callable[[bool], None]) -> None:
         with self._wake:

@@ -140,7 +140,7 @@ def _text_logprobs(tokens: Sequence[ScoredToken], offset: int) -> Body:
         "tokens": [token.text for token in tokens],
         "token_logprobs": [None if token.logprob is None else _finite(token.logprob) for token in tokens],
         "top_logprobs": [
-            None if token.logprob is None else {token.text: _finite(token.logprob)} | _by_text(token)
+            None if token.logprob is None else _by_text(token) | {token.text: _finite(token.logprob)}
             for token in tokens
         ],
         "text_offset": offsets,

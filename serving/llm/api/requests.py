@@ -16,11 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 MOST_CHOICES = 16
 MOST_STOPS = 16  # OpenAI takes 4
 MOST_ALTERNATIVES = 20
+MOST_PROMPTS = 128
+MOST_MESSAGES = 1_000
+MOST_FIELDS = 64
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, StringConstraints(max_length=4 * 1024 * 1024)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
-TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+TokenId = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Bias = Annotated[Finite, Field(ge=-100, le=100)]
 TokenKey = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 
@@ -70,6 +73,14 @@ class _Sampled(_Wire):
     def stops(self) -> tuple[str, ...]:
         """The stop strings, also where one was given alone."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, given: Any) -> Any:
+        """Every unknown field is an error of its own: a hundred thousand of them would take seconds to tell."""
+        if isinstance(given, dict) and len(given) > MOST_FIELDS:
+            raise ValueError(f"got {len(given)} fields; allowed: at most {MOST_FIELDS}")
+        return given
 
     @model_validator(mode="after")
     def _streams_what_it_describes(self) -> _Sampled:
@@ -142,7 +153,7 @@ class ChatRequest(_Sampled):
             ]
         },
     )
-    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     logprobs: bool | None = None
@@ -155,7 +166,7 @@ class ChatRequest(_Sampled):
     tools: Annotated[list[None], Field(max_length=0)] | None = None
     tool_choice: Literal["none"] | None = None
     parallel_tool_calls: bool | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, Any], Field(max_length=16)] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
@@ -181,9 +192,12 @@ class CompletionRequest(_Sampled):
     )
     prompt: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=1_024)]
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=1_024)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
+        | Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+        | Annotated[
+            list[Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]],
+            Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True),
+        ]
     )
     max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = 16
     echo: bool | None = None
@@ -218,7 +232,7 @@ class TokenizeRequest(_Wire):
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
     prompt: Text | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)] | None = None
     add_special_tokens: bool = False
     return_token_strs: bool = False
 

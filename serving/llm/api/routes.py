@@ -55,9 +55,10 @@ class LLMRoutes:
         messages = [message.plain() for message in body.messages]
         self._note(*(message["content"] for message in messages))
         prompt = await service.chat_tokens(messages)
+        parameters = await service.aside(chat_parameters, body, service.grammars, long=body.response_format is not None)
         asked = Asked(
             prompts=[prompt],
-            parameters=chat_parameters(body, service.grammars),
+            parameters=parameters,
             priority=body.priority or 0,
             salt=body.cache_salt or "",
         )
@@ -68,7 +69,7 @@ class LLMRoutes:
         """As OpenAI's (legacy) completions, with `echo` and log-probabilities of the prompt."""
         service = self._service(body.model)
         self._note(*(prompt for prompt in body.prompts if isinstance(prompt, str)))
-        prompts = [p if isinstance(p, list) else await service.tokens(p) for p in body.prompts]
+        prompts = await service.all_tokens(body.prompts)
         asked = Asked(
             prompts=prompts,
             parameters=text_parameters(body),

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 from rolecall.serving.llm.api.errors import OpenAIError
 from rolecall.serving.llm.api.grammar import Grammars
@@ -19,6 +21,9 @@ from rolecall.serving.llm.errors import ContextOverflowError, EngineBusyError
 from rolecall.serving.llm.output import Output
 from rolecall.serving.llm.request import SamplingParameters
 
+T = TypeVar("T")
+MARKS = 32
+"""Characters that a turn of a conversation counts for beside its content."""
 LONG = 2_000
 """Characters from which tokenising would hold up the event loop for a millisecond or more."""
 
@@ -110,40 +115,66 @@ class LLMService:
         self.grammars = Grammars(texts.grammar_tokens, vocabulary=vocabulary)
         self.ends = ends
         self._timeout_s = timeout_s
+        self._aside = ThreadPoolExecutor(max_workers=2, thread_name_prefix="rolecall-llm-text")
         self.fingerprint = "fp_" + hashlib.sha256(f"{name}:{vocabulary}:{context}".encode()).hexdigest()[:12]
 
     async def tokens(self, text: str, *, special: bool = True) -> list[int]:
-        """Tokens of a text."""
-        if len(text) < LONG:
-            return self.texts.prompt(text, special=special)
-        return await asyncio.to_thread(self.texts.prompt, text, special=special)
+        """Tokens of a text. Raises OpenAIError 400 for one that cannot fit."""
+        self._check_length(len(text.encode()))
+        return await self.aside(self.texts.prompt, text, special=special, long=len(text) >= LONG)
+
+    async def all_tokens(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
+        """Tokens of every prompt. Raises OpenAIError 400 for more of them than ever wait and run together, and for one
+        that cannot fit."""
+        limits = self.loop.limits
+        if len(prompts) > limits.max_waiting:
+            told = f"got {len(prompts)} prompts; allowed: {limits.max_waiting} in one request"
+            raise OpenAIError(400, told, param="prompt", code="invalid_value")
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        for text in texts:
+            self._check_length(len(text.encode()))
+
+        def made() -> list[list[int]]:
+            return [prompt if isinstance(prompt, list) else self.texts.prompt(prompt) for prompt in prompts]
+
+        return await self.aside(made, long=sum(map(len, texts)) >= LONG)
 
     async def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Tokens of a conversation. Raises OpenAIError 400 where the model's template refuses it."""
+        """Tokens of a conversation. Raises OpenAIError 400 where it cannot fit or the model's template refuses it."""
+        self._check_length(sum(len(message["content"].encode()) for message in messages))
+        size = sum(len(message["content"]) + MARKS for message in messages)
         try:
-            if sum(len(message["content"]) for message in messages) < LONG:
-                return self.texts.chat(messages)
-            return await asyncio.to_thread(self.texts.chat, messages)
+            return await self.aside(self.texts.chat, messages, long=size >= LONG)
         except ValueError as error:
             raise OpenAIError(400, str(error), param="messages", code="invalid_value") from error
+
+    async def aside(self, work: Callable[..., T], *args: Any, long: bool, **options: Any) -> T:
+        """Work for the CPU: where it is `long` on a thread of its own, so that the event loop goes on."""
+        if not long:
+            return work(*args, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._aside, partial(work, *args, **options))
+
+    def _check_length(self, size: int) -> None:
+        """No tokenizer makes fewer tokens of so many bytes; a normaliser may drop some, hence twice."""
+        most = 2 * self.context * self.texts.longest
+        if size > most:
+            told = f"got {size} bytes of text; no text of more than {most} fits {self.context} tokens"
+            raise OpenAIError(400, told, code="context_length_exceeded")
 
     async def open(self, asked: Asked) -> Running:
         """Queue requests, all or none. Raises OpenAIError: 400 with what is wrong, 429 when the queue is full, 503 when
         the engine is stopping."""
         running = Running(len(asked.prompts) * asked.parameters.n, self.metrics)
         try:
-            for prompt in asked.prompts:
-                stream = await self.loop.open(
-                    prompt,
-                    asked.parameters,
-                    running.queue,
-                    priority=asked.priority,
-                    timeout_s=self._timeout_s,
-                    salt=asked.salt,
-                )
-                running.streams.append(stream)
-        except BaseException as error:
-            running.close()
+            running.streams += await self.loop.open(
+                asked.prompts,
+                asked.parameters,
+                running.queue,
+                priority=asked.priority,
+                timeout_s=self._timeout_s,
+                salt=asked.salt,
+            )
+        except Exception as error:
             raise _refusal(error) from error
         return running
 
@@ -163,13 +194,14 @@ class LLMService:
 
     def close(self, *, patience_s: float) -> None:
         """End the engine; what runs may end first."""
+        self._aside.shutdown(wait=False, cancel_futures=True)
         self.loop.close(patience_s=patience_s)
 
 
-def _refusal(error: BaseException) -> BaseException:
+def _refusal(error: Exception) -> Exception:
     """What a caller is told of why the engine did not take a request."""
     if isinstance(error, ContextOverflowError):
-        return OpenAIError(400, str(error), param="messages", code="context_length_exceeded")
+        return OpenAIError(400, str(error), code="context_length_exceeded")
     if isinstance(error, EngineBusyError):
         return OpenAIError(429, str(error), code="queue_full", retry_after_s=error.retry_after)
     if isinstance(error, EngineStoppedError):

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 class Texts:
-    """One model's tokens, `size` of them."""
+    """One model's tokens, `size` of them, of at most `longest` bytes."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int, end_ids: Sequence[int]) -> None:
         """Raises ValueError for a tokenizer that the `tokenizers` library does not run: its bytes are not known."""
@@ -19,6 +19,7 @@ class Texts:
             raise ValueError(f"got a tokenizer of type {type(tokenizer).__name__}; allowed: one with a tokenizer.json")
         self._tokenizer = tokenizer
         self.size = vocabulary
+        self._marks = [added.content for added in tokenizer.added_tokens_decoder.values() if added.special]
         self.grammar_tokens = LLTokenizer(
             tokenizer.backend_tokenizer.to_str(),
             n_vocab=vocabulary,
@@ -26,6 +27,7 @@ class Texts:
             slices=LLTokenizer.json_slices(),
         )
         self.raw = lru_cache(maxsize=65_536)(self._raw)
+        self.longest = max(len(self._raw(token)) for token in range(vocabulary))
 
     def prompt(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text, with the marks that the model expects at its beginning."""
@@ -37,12 +39,18 @@ class Texts:
         Raises ValueError for a model without a template, and for a conversation that its template refuses.
         """
         try:
-            text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, tokenize=False
-            )
+            plain = [{**message, "content": self._plain(message["content"])} for message in messages]
+            text = self._tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
         except Exception as error:  # templates raise what they like: they are programs of the model's author
             raise ValueError(f"the model's chat template does not take this conversation: {error}") from error
         return self.prompt(str(text), special=False)
+
+    def _plain(self, text: str) -> str:
+        """A content in which no mark of the template stands: it cannot end its turn or begin another's."""
+        for mark in self._marks:
+            if mark in text:
+                text = text.replace(mark, f"{mark[0]}\u200b{mark[1:]}")
+        return text
 
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as one text, special ones by name."""

@@ -54,7 +54,7 @@ def test_a_release_that_learned_half_its_labels_shuffled_is_refused(measured: pl
 def test_a_release_that_may_have_lost_more_than_the_margin_passes_as_newer_only_while_it_does_not_surely_lose(
     measured: pl.DataFrame,
 ) -> None:
-    """Retrained on one day more: too few targets to call it equal. Where a quarter of its answers are those of the worse
+    """Retrained on one day more: too few targets to call it equal. Where a quarter of its answers are of the worse
     release it loses too surely to pass as newer."""
     every_fourth = measured.with_columns(
         spoilt=pl.when(pl.col("target") % 4 == 0).then(pl.col("worse")).otherwise(pl.col("retrained"))

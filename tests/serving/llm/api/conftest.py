@@ -72,7 +72,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(model_folder: Path) -> Iterator[LLMService]:
     """The engine, running."""
     opened = open_llm(
-        LLMSettings(model=str(model_folder), name=NAME, compute="exact", cache_mb=1, threads=1, max_waiting_requests=4)
+        LLMSettings(model=str(model_folder), name=NAME, compute="exact", cache_mb=1, max_waiting_requests=4)
     )
     yield opened
     opened.close(patience_s=0)

@@ -172,7 +172,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {"999999": 1}}, None),
     ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages"),
     ({"extra_body": {"what_is_this": 1}}, "what_is_this"),
-    ({"max_tokens": 100_000}, "messages"),
+    ({"max_tokens": 100_000}, None),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}},
      "response_format"),
 ]  # fmt: skip
