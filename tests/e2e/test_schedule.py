@@ -76,8 +76,6 @@ def test_on_a_cluster_one_tick_submits_and_the_next_collects(ray_cluster: str, t
     assert rolecall(home, "schedule", "add", "empty", *AT, "--start", day, "--end", day).returncode == 0
     tick = ("schedule", "tick", "--no-wait", "--json")
     assert happened(told(rolecall(home, *tick, **cluster), 0)) == ["entered", "submitted"]
-    for _ in range(60):
-        done = rolecall(home, *tick, **cluster)
-        if done.returncode:
-            break
+    while not (done := rolecall(home, *tick, **cluster)).returncode:
+        pass  # how many ticks find the job at work depends on the machine
     assert happened(json.loads(done.stdout)) == ["failed"]  # there is nothing to train on
