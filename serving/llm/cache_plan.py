@@ -13,8 +13,9 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class CachePlan:
-    """`token_bytes` = 2 x layers x KV heads x head width x bytes an entry."""
+    """`token_bytes` = 2 x layers x KV heads x head width x bytes an entry. `context`: tokens one sequence may have."""
 
+    context: int
     blocks: int
     block_size: int
     token_bytes: int
@@ -49,7 +50,7 @@ def plan_cache(*, token_bytes: int, context: int, budget: int, block_size: int =
             f"{whole * block_size * token_bytes / MIB:,.0f} MiB, one context of {context:,} tokens at "
             f"{token_bytes / 1024:.1f} KiB; give it more, or use a shorter context"
         )
-    return CachePlan(blocks=blocks, block_size=block_size, token_bytes=token_bytes)
+    return CachePlan(context=context, blocks=blocks, block_size=block_size, token_bytes=token_bytes)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -40,7 +40,6 @@ class LoadedModel:
     weights: Llama
     compute: Compute
     tokenizer: PreTrainedTokenizerBase | None
-    chat_template: str | None
     eos_ids: frozenset[int]
     context_length: int
 
@@ -92,14 +91,12 @@ def load_model(
         model = builder.model(backend)
     if adapted is not None:
         adapted.check_used()
-    template = None if words is None else words.chat_template
     return LoadedModel(
         name=str(path),
         config=checkpoint.config,
         weights=model,
         compute=compute,
         tokenizer=words,
-        chat_template=template if isinstance(template, str) else None,
         eos_ids=frozenset(ends),
         context_length=checkpoint.config.context,
     )

@@ -16,48 +16,16 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from rolecall.serving.llm.admission import Words
-from rolecall.serving.llm.cache_plan import SHARE, CachePlan, free_bytes, plan_cache
-from rolecall.serving.llm.draft import PromptLookup
-from rolecall.serving.llm.engine import EngineOptions, LLMEngine
-from rolecall.serving.llm.loading import DEFAULT_MODEL, Compute, LoadedModel, load_model
-from rolecall.serving.llm.model_runner import ModelRunner
+from rolecall.serving.llm.chat_template import ChatTemplate
+from rolecall.serving.llm.engine import EngineOptions
+from rolecall.serving.llm.loading import DEFAULT_MODEL, Compute, load_model
+from rolecall.serving.llm.opening import open_engine, plan_for
 from rolecall.serving.llm.output import Generation, Output
 from rolecall.serving.llm.request import SamplingParameters
 from rolecall.serving.llm.statistics import Speed
 
 Prompt = str | Tokens[int]
 Messages = Tokens[Mapping[str, str]]
-
-
-class PlainText:
-    """A model's tokenizer as the engine uses it: special tokens have no text."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-
-    def decode(self, ids: Tokens[int]) -> str:
-        """The text of these tokens."""
-        text = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
-
-
-def words_of(model: LoadedModel) -> Words:
-    """What the engine needs to know of a model's tokens."""
-    return Words(
-        vocabulary=model.config.vocabulary,
-        context=model.context_length,
-        eos=model.eos_ids,
-        tokenizer=None if model.tokenizer is None else PlainText(model.tokenizer),
-    )
-
-
-def plan_for(model: LoadedModel, *, cache_bytes: int | None = None, sequences: int = 64) -> CachePlan:
-    """The cache a model gets: `cache_bytes`, else a share of the free memory."""
-    weights = model.weights
-    budget = int(free_bytes(weights.device) * SHARE) if cache_bytes is None else cache_bytes
-    token_bytes = model.config.cache_bytes(weights.dtype)
-    return plan_cache(token_bytes=token_bytes, context=model.context_length, budget=budget, sequences=sequences)
 
 
 class LLM:
@@ -75,10 +43,8 @@ class LLM:
     ) -> None:
         self.model = load_model(path, compute=compute, device=device, adapter=adapter)
         options = options or EngineOptions()
-        self.plan = plan_for(self.model, cache_bytes=cache_bytes, sequences=options.max_sequences)
-        runner = ModelRunner(self.model, blocks=self.plan.blocks, block_size=self.plan.block_size)
-        draft = PromptLookup() if options.draft_tokens else None
-        self.engine = LLMEngine(runner, words_of(self.model), options, draft=draft)
+        self.plan = plan_for(self.model, options, cache_bytes=cache_bytes)
+        self.engine = open_engine(self.model, self.plan, options)
 
     def generate(self, prompts: Iterable[Prompt], parameters: SamplingParameters | None = None) -> list[Generation]:
         """Continue each prompt, a text or tokens. Raises ContextOverflowError for one that is too long."""
@@ -102,11 +68,7 @@ class LLM:
 
     def conversation(self, messages: Messages) -> list[int]:
         """A conversation's tokens by the model's chat template, up to where the answer begins."""
-        if self.model.chat_template is None:
-            raise ValueError(f"{self.model.name} has no chat template; use generate")
-        turns = [dict(message) for message in messages]
-        text = self._tokenizer().apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return list(self._tokenizer()(str(text), add_special_tokens=False)["input_ids"])
+        return ChatTemplate(self._tokenizer()).tokens(messages)
 
     def speed(self) -> Speed:
         """Decoding so far: tokens and bytes a second."""

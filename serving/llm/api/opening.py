@@ -7,16 +7,13 @@ from pathlib import Path
 
 from rolecall.platform.errors import InputError, NotFoundError
 from rolecall.platform.settings import LLMSettings
-from rolecall.serving.llm.admission import Words
 from rolecall.serving.llm.api.loop import EngineLoop
 from rolecall.serving.llm.api.service import LLMService
 from rolecall.serving.llm.api.texts import Texts
-from rolecall.serving.llm.cache_plan import MIB, plan_cache
-from rolecall.serving.llm.draft import PromptLookup
+from rolecall.serving.llm.cache_plan import MIB
 from rolecall.serving.llm.engine import EngineOptions, LLMEngine
 from rolecall.serving.llm.loading import LoadedModel, load_model
-from rolecall.serving.llm.model_runner import ModelRunner
-from rolecall.serving.llm.offline import PlainText
+from rolecall.serving.llm.opening import open_engine, plan_for
 from rolecall.serving.llm.request import SamplingParameters
 
 _LOG = logging.getLogger("rolecall.serving.llm")
@@ -32,7 +29,7 @@ def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
         if model.tokenizer is None:
             raise ValueError(f"model {model.name} has no tokenizer")
         texts = Texts(model.tokenizer, vocabulary=model.config.vocabulary, end_ids=sorted(model.eos_ids))
-        engine = open_engine(model, settings)
+        engine = _open_engine(model, settings)
     except FileNotFoundError as error:
         raise NotFoundError(str(error), "a model's path or package", "correct llm.model") from error
     except ValueError as error:
@@ -49,39 +46,25 @@ def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
     )
 
 
-def open_engine(model: LoadedModel, settings: LLMSettings) -> LLMEngine:
-    """An engine over the model, after one request. Raises ValueError where the model cannot serve text or the cache is
-    too small."""
-    if model.tokenizer is None:
-        raise ValueError(f"model {model.name} has no tokenizer")
-    context = min(model.context_length, settings.context_tokens or model.context_length)
-    runner = ModelRunner(model, blocks=1, block_size=settings.block_tokens)
-    plan = plan_cache(
-        token_bytes=runner.cache_bytes // settings.block_tokens,
-        context=context,
-        budget=settings.cache_mb * MIB,
+def _open_engine(model: LoadedModel, settings: LLMSettings) -> LLMEngine:
+    """An engine over the model, after one request. Raises ValueError where the cache is too small."""
+    options = EngineOptions(
+        token_budget=settings.step_tokens,
+        max_sequences=settings.max_sequences,
+        max_waiting=settings.max_waiting_requests,
+        max_waiting_tokens=settings.max_waiting_tokens,
+        draft_tokens=settings.draft_tokens,
+    )
+    plan = plan_for(
+        model,
+        options,
+        context=settings.context_tokens,
+        cache_bytes=settings.cache_mb * MIB,
         block_size=settings.block_tokens,
-        sequences=settings.max_sequences,
     )
     _LOG.info("%s: %s", model.name, plan)
-    engine = LLMEngine(
-        ModelRunner(model, blocks=plan.blocks, block_size=plan.block_size),
-        Words(
-            vocabulary=model.config.vocabulary,
-            context=context,
-            eos=model.eos_ids,
-            tokenizer=PlainText(model.tokenizer),
-        ),
-        EngineOptions(
-            token_budget=settings.step_tokens,
-            max_sequences=settings.max_sequences,
-            max_waiting=settings.max_waiting_requests,
-            max_waiting_tokens=settings.max_waiting_tokens,
-            draft_tokens=settings.draft_tokens,
-        ),
-        draft=PromptLookup() if settings.draft_tokens else None,
-    )
+    engine = open_engine(model, plan, options)
     first = sorted(model.eos_ids)[0] if model.eos_ids else 0
     once = SamplingParameters(temperature=0.0, max_tokens=2, ignore_eos=True)
-    engine.generate([[first] * min(32, context - 2)], once)
+    engine.generate([[first] * min(32, plan.context - 2)], once)
     return engine

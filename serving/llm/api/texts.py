@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import cast
 
 from llguidance import LLTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from rolecall.serving.llm.chat_template import ChatTemplate
 
 
 class Texts:
@@ -19,7 +21,7 @@ class Texts:
             raise ValueError(f"got a tokenizer of type {type(tokenizer).__name__}; allowed: one with a tokenizer.json")
         self._tokenizer = tokenizer
         self.size = vocabulary
-        self._marks = [added.content for added in tokenizer.added_tokens_decoder.values() if added.special]
+        self.chat = ChatTemplate(tokenizer).tokens
         self.grammar_tokens = LLTokenizer(
             tokenizer.backend_tokenizer.to_str(),
             n_vocab=vocabulary,
@@ -32,25 +34,6 @@ class Texts:
     def prompt(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text, with the marks that the model expects at its beginning."""
         return cast(list[int], self._tokenizer.encode(text, add_special_tokens=special))
-
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Tokens of a conversation in the model's template, up to where the assistant speaks.
-
-        Raises ValueError for a model without a template, and for a conversation that its template refuses.
-        """
-        try:
-            plain = [{**message, "content": self._plain(message["content"])} for message in messages]
-            text = self._tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
-        except Exception as error:  # templates raise what they like: they are programs of the model's author
-            raise ValueError(f"the model's chat template does not take this conversation: {error}") from error
-        return self.prompt(str(text), special=False)
-
-    def _plain(self, text: str) -> str:
-        """A content in which no mark of the template stands: it cannot end its turn or begin another's."""
-        for mark in self._marks:
-            if mark in text:
-                text = text.replace(mark, f"{mark[0]}\u200b{mark[1:]}")
-        return text
 
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as one text, special ones by name."""
