@@ -1,16 +1,21 @@
 """SmolLM2-135M on a CPU: decoding, prefill and batches of 16, beside `transformers` and llama.cpp on the same threads.
 
-Arms take turns; a ratio is the median of the turns' ratios, seconds of the other over ours. `transformers` runs the
-file's numbers in float32 and in bfloat16, and each row counts the faster. llama.cpp reads the same GGUF file in a
-process of its own, whose Python is named by --llamacpp (an environment with llama-cpp-python); it is compared with
-`fast`. Keys that end in `_exact` are `exact`'s, the others `fast`'s.
+Arms take turns at each row; a ratio is the median of the turns' ratios, seconds of the other over ours.
+`transformers` runs the file's numbers in float32 and in bfloat16, and each row counts the faster. llama.cpp reads the
+same GGUF file in a process of its own, whose Python is named by --llamacpp (an environment with llama-cpp-python); it
+is compared with `fast`. Keys that end in `_exact` are `exact`'s, the others `fast`'s.
 
-    decode    tokens one at a time after a prompt of 64          batch16   16 such sequences together
-    prefill   a prompt of 512                                    prefix_hit_ttft_x   1,020 tokens over 20 of them, with
-                                                                 1,000 cached
-    decode_pct_bandwidth   bytes of weights a second over those of a plain read of memory
+    decode        tokens one at a time after a prompt of 64
+    batch16       16 such sequences together
+    prefill       a prompt of 512
+    prefix        through the engine: seconds to the first token of 1,020 tokens over those with 1,000 of them cached
+    speculative   through the engine: seconds to quote an advert that the prompt holds, without drafts over with them
+
+`decode_pct_bandwidth`: bytes of weights a second over those of a plain read of memory. `resident_bytes`: what a
+process grows by when it loads the model and decodes.
 
     python tests/bench/llm_cpu.py --llamacpp /path/to/venv/bin/python
+    python tests/bench/llm_cpu.py --llamacpp ... --rows decode batch16 --turns 3
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +41,13 @@ sys.path.insert(0, str(ROOT / "infra" / "import_root"))
 from rolecall.kernels.cpp import build
 from rolecall.serving.llm.batch import Batch, Chunk
 from rolecall.serving.llm.checkpoint import GgufCheckpoint
+from rolecall.serving.llm.draft import PromptLookup
+from rolecall.serving.llm.engine import LLMEngine
 from rolecall.serving.llm.gguf import GgufFile
 from rolecall.serving.llm.linear import floats
 from rolecall.serving.llm.loading import DEFAULT_MODEL, Compute, LoadedModel, find, load_model
 from rolecall.serving.llm.model_runner import ModelRunner
+from rolecall.serving.llm.offline import words_of
 from rolecall.serving.llm.request import Request, SamplingParameters
 from rolecall.serving.llm.sequence import Sequence as Known
 
@@ -50,7 +58,16 @@ GOALS = {
     "prefill_vs_best_x": (">=", 1.3),
     "prefix_hit_ttft_x": (">=", 20.0),
 }
-Rates = dict[str, float]  # tokens a second by row
+MODES: tuple[tuple[Compute, str], ...] = (("fast", ""), ("exact", "_exact"))
+ROWS = ("decode", "batch16", "prefill", "prefix", "speculative")
+SHARED = ("decode", "batch16", "prefill")  # rows that every arm has
+Rates = dict[str, float]  # tokens a second by row, and what else a row tells
+Arm = Mapping[str, Callable[[], Rates]]  # by row
+ADVERT = (
+    "Night-shift warehouse planner at Harbour Freight Rotterdam. You plan forty dock doors, answer for nine drivers "
+    "and keep the yard's book. We ask for three years with a transport system, Dutch at B2 and a forklift licence. We "
+    "pay 3,450 euros a month, a travel card and thirty-two days of leave. Write to Marloes van Dijk before 14 March."
+)
 
 
 def main() -> None:
@@ -59,36 +76,47 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
+    parser.add_argument("--resident", choices=[mode for mode, _ in MODES], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.resident:
+        print(grown_by(options.resident))
+        return
     if options.llamacpp is None or not options.llamacpp.exists():
         print(
             "no Python with llama-cpp-python: name one with --llamacpp (pip install llama-cpp-python in its own venv)"
         )
         sys.exit(2)
-    torch.set_num_threads(options.threads)
-    arms: dict[str, Callable[[], Rates]] = {}
-    resident: dict[str, float] = {}
-    both: tuple[Compute, ...] = ("fast", "exact")
-    for compute in both:
-        before = memory()
-        model = load_model(compute=compute)
-        arms[compute] = ours(model, options.steps)
-        resident[compute] = float(memory() - before)
-    other = LlamaCpp(options.llamacpp, find(DEFAULT_MODEL), options.threads)
-    arms["llamacpp"] = lambda: other.rates(options.steps)
-    for dtype in (torch.float32, torch.bfloat16):
-        arms[f"transformers {dtype}"] = theirs(dtype, options.steps)
-    turns: dict[str, list[Rates]] = {name: [] for name in arms}
+    resident = {mode: resident_bytes(mode, options.threads) for mode, _ in MODES}
+    models = {mode: load_model(compute=mode) for mode, _ in MODES}
+    arms: dict[str, Arm] = {mode: ours(model, options.steps) for mode, model in models.items()}
+    if set(options.rows) & set(SHARED):
+        arms["llamacpp"] = LlamaCpp(options.llamacpp, find(DEFAULT_MODEL), options.threads).arm(options.steps)
+        for dtype in (torch.float32, torch.bfloat16):
+            arms[f"transformers {dtype}"] = theirs(dtype, options.steps)
+    turns = taken(arms, options.rows, options.turns)
+    weight_bytes = {mode: model.weights.weight_bytes for mode, model in models.items()}
+    metrics = keys(turns, options.rows, weight_bytes, options.threads)
+    metrics |= {f"resident_bytes{end}": resident[mode] for mode, end in MODES}
+    finish("llm_cpu", metrics, goals=GOALS)
+
+
+def taken(arms: Mapping[str, Arm], rows: Sequence[str], turns: int) -> dict[str, list[Rates]]:
+    """What each arm told in each turn; one more at the start warms caches and buffers."""
+    told: dict[str, list[Rates]] = {name: [{} for _ in range(turns + 1)] for name in arms}
     with torch.inference_mode():
-        for turn in range(options.turns + 1):
-            for name, arm in arms.items():
-                rates = arm()
-                if turn:  # the first warms caches and buffers
-                    turns[name].append(rates)
-    finish("llm_cpu", keys(turns, resident, options.threads), goals=GOALS)
+        for turn in range(turns + 1):
+            for row in rows:
+                for name, arm in arms.items():
+                    if row in arm:
+                        told[name][turn] |= arm[row]()
+    return {name: rates[1:] for name, rates in told.items()}
 
 
-def keys(turns: dict[str, list[Rates]], resident: dict[str, float], threads: int) -> dict[str, float]:
+def keys(
+    turns: dict[str, list[Rates]], rows: Sequence[str], weight_bytes: Mapping[str, int], threads: int
+) -> dict[str, float]:
     def median(name: str, row: str) -> float:
         return statistics.median(rates[row] for rates in turns[name])
 
@@ -98,49 +126,96 @@ def keys(turns: dict[str, list[Rates]], resident: dict[str, float], threads: int
         return statistics.median(a[row] / b[row] for a, b in zip(turns[mine], turns[best], strict=True))
 
     hf = [name for name in turns if name.startswith("transformers")]
-    bandwidth = read_bandwidth(threads)
+    shared = [row for row in rows if row in SHARED]
     out: dict[str, float] = {}
-    for compute, end in (("fast", ""), ("exact", "_exact")):
-        out[f"decode_vs_transformers_x{end}"] = ratio("decode", compute, *hf)
-        out[f"batch16_vs_transformers_x{end}"] = ratio("batch16", compute, *hf)
-        out[f"prefill_vs_best_x{end}"] = ratio("prefill", compute, *hf, "llamacpp")
-        out[f"prefix_hit_ttft_x{end}"] = median(compute, "prefix")
-        out[f"decode_pct_bandwidth{end}"] = 100 * median(compute, "bytes_per_s") / bandwidth
-        out[f"resident_bytes{end}"] = resident[compute]
-    out["decode_vs_llamacpp_x"] = ratio("decode", "fast", "llamacpp")
-    out["batch16_vs_llamacpp_x"] = ratio("batch16", "fast", "llamacpp")
+    for compute, end in MODES:
+        for row in shared:
+            other = ("vs_best", *hf, "llamacpp") if row == "prefill" else ("vs_transformers", *hf)
+            out[f"{row}_{other[0]}_x{end}"] = ratio(row, compute, *other[1:])
+        if "decode" in rows:
+            reached = weight_bytes[compute] * median(compute, "decode")
+            out[f"decode_pct_bandwidth{end}"] = 100 * reached / read_bandwidth(threads)
+        if "prefix" in rows:
+            out[f"prefix_hit_ttft_x{end}"] = median(compute, "prefix")
+            out[f"prefix_hit_ttft_ms{end}"] = median(compute, "prefix_ms")
+        if "speculative" in rows:
+            out[f"speculative_x{end}"] = median(compute, "speculative")
+            out[f"speculative_acceptance{end}"] = median(compute, "acceptance")
+    for row in ("decode", "batch16"):
+        if row in rows:
+            out[f"{row}_vs_llamacpp_x"] = ratio(row, "fast", "llamacpp")
     for name in turns:
-        for row in ("decode", "prefill", "batch16"):
+        for row in shared:
             out[f"{row}_tokens_per_s {name}".replace("transformers torch.", "transformers_")] = median(name, row)
     return {key.replace(" ", "_"): value for key, value in out.items()}
 
 
-def ours(model: LoadedModel, steps: int) -> Callable[[], Rates]:
+def ours(model: LoadedModel, steps: int) -> Arm:
     runner = ModelRunner(model, blocks=16 * 8 + 80)
 
     def timed(count: int, prompt: int, made: int) -> tuple[float, float]:
         each = runner.blocks // count
         tables = [range(i * each, (i + 1) * each) for i in range(count)]
+        given = prompts(count, prompt)
         started = time.perf_counter()
-        last = [step(runner, [(p, 0, table)])[0] for p, table in zip(prompts(count, prompt), tables, strict=True)]
+        last = [step(runner, [(p, 0, table)])[0] for p, table in zip(given, tables, strict=True)]
         prefill = time.perf_counter() - started
         started = time.perf_counter()
         for number in range(made):
             last = step(runner, [([t], prompt + number, b) for t, b in zip(last, tables, strict=True)])
         return prefill, time.perf_counter() - started
 
-    def rates() -> Rates:
-        decode, batch = timed(1, 64, steps)[1], timed(16, 64, steps)[1]
-        cold = timed(1, 1020, 0)[0]
+    return {
+        "decode": lambda: {"decode": steps / timed(1, 64, steps)[1]},
+        "batch16": lambda: {"batch16": 16 * steps / timed(16, 64, steps)[1]},
+        "prefill": lambda: {"prefill": 512 / timed(1, 512, 0)[0]},
+        "prefix": prefix_row(model, runner),
+        "speculative": speculative_row(model, runner),
+    }
+
+
+def prefix_row(model: LoadedModel, runner: ModelRunner) -> Callable[[], Rates]:
+    one = SamplingParameters(temperature=0, max_tokens=1)
+
+    def seconds(engine: LLMEngine, prompt: Sequence[int], salt: str) -> float:
+        """To the first token."""
         started = time.perf_counter()
-        step(runner, [(prompts(1, 1020)[0][1000:], 1000, range(64))])
-        return {
-            "decode": steps / decode,
-            "bytes_per_s": steps * model.weights.weight_bytes / decode,
-            "batch16": 16 * steps / batch,
-            "prefill": 512 / timed(1, 512, 0)[0],
-            "prefix": cold / (time.perf_counter() - started),
-        }
+        request_id = engine.add(prompt, one, salt=salt)
+        assert any(output.tokens for output in engine.stream(request_id))
+        return time.perf_counter() - started
+
+    def rates() -> Rates:
+        engine = LLMEngine(runner, words_of(model))  # anew: other rows write over the blocks it has entered
+        (prompt,) = prompts(1, 1020)
+        cold = seconds(engine, prompt, "cold")
+        seconds(engine, prompt[:1000], "warm")
+        before = engine.stats().cached_tokens
+        hit = seconds(engine, prompt, "warm")
+        assert engine.stats().cached_tokens - before >= 984  # whole blocks of the 1,000
+        return {"prefix": cold / hit, "prefix_ms": 1e3 * hit}
+
+    return rates
+
+
+def speculative_row(model: LoadedModel, runner: ModelRunner) -> Callable[[], Rates]:
+    tokenizer = model.tokenizer
+    assert tokenizer is not None
+    asked = f"{ADVERT}\n\nThe advert once more, word for word:\n\n{ADVERT[:60]}"
+    prompt: list[int] = list(tokenizer(asked)["input_ids"])
+    one = SamplingParameters(temperature=0, max_tokens=1)
+    wishes = SamplingParameters(temperature=0, max_tokens=64, ignore_eos=True)
+
+    def rates() -> Rates:
+        seconds: list[float] = []
+        texts: list[str] = []
+        for draft in (None, PromptLookup()):
+            engine = LLMEngine(runner, words_of(model), draft=draft)
+            engine.generate([prompt], one)  # so the prompt is cached
+            started = time.perf_counter()
+            texts.append(engine.generate([prompt], wishes)[0].completions[0].text)
+            seconds.append(time.perf_counter() - started)
+        assert texts[0] == texts[1]
+        return {"speculative": seconds[0] / seconds[1], "acceptance": engine.stats().acceptance}
 
     return rates
 
@@ -156,7 +231,7 @@ def step(runner: ModelRunner, work: Sequence[tuple[Sequence[int], int, Sequence[
     return [int(token) for token in runner.run(Batch(chunks=tuple(chunks))).argmax(dim=-1)]
 
 
-def theirs(dtype: torch.dtype, steps: int) -> Callable[[], Rates]:
+def theirs(dtype: torch.dtype, steps: int) -> Arm:
     checkpoint = GgufCheckpoint(GgufFile(find(DEFAULT_MODEL)))
     c = checkpoint.config
     sizes = LlamaConfig(
@@ -183,8 +258,9 @@ def theirs(dtype: torch.dtype, steps: int) -> Callable[[], Rates]:
     model = model.to(dtype)
 
     def timed(count: int, prompt: int, made: int) -> tuple[float, float]:
+        given = torch.tensor(prompts(count, prompt))
         started = time.perf_counter()
-        out: Any = model(torch.tensor(prompts(count, prompt)), use_cache=True, logits_to_keep=1)
+        out: Any = model(given, use_cache=True, logits_to_keep=1)
         last: Tensor = out.logits[:, -1:].argmax(dim=-1)
         prefill = time.perf_counter() - started
         started = time.perf_counter()
@@ -193,11 +269,11 @@ def theirs(dtype: torch.dtype, steps: int) -> Callable[[], Rates]:
             last = out.logits[:, -1:].argmax(dim=-1)
         return prefill, time.perf_counter() - started
 
-    def rates() -> Rates:
-        decode, batch = timed(1, 64, steps)[1], timed(16, 64, steps)[1]
-        return {"decode": steps / decode, "batch16": 16 * steps / batch, "prefill": 512 / timed(1, 512, 0)[0]}
-
-    return rates
+    return {
+        "decode": lambda: {"decode": steps / timed(1, 64, steps)[1]},
+        "batch16": lambda: {"batch16": 16 * steps / timed(16, 64, steps)[1]},
+        "prefill": lambda: {"prefill": 512 / timed(1, 512, 0)[0]},
+    }
 
 
 class LlamaCpp:
@@ -211,12 +287,12 @@ class LlamaCpp:
         )
         self._line()
 
-    def rates(self, steps: int) -> Rates:
-        """Tokens a second."""
-        decode = self._ask(prompts(1, 64), steps)["decode"]
-        batch = self._ask(prompts(16, 64), steps)["decode"]
-        prefill = self._ask(prompts(1, 512), 0)["prefill"]
-        return {"decode": steps / decode, "batch16": 16 * steps / batch, "prefill": 512 / prefill}
+    def arm(self, steps: int) -> Arm:
+        return {
+            "decode": lambda: {"decode": steps / self._ask(prompts(1, 64), steps)["decode"]},
+            "batch16": lambda: {"batch16": 16 * steps / self._ask(prompts(16, 64), steps)["decode"]},
+            "prefill": lambda: {"prefill": 512 / self._ask(prompts(1, 512), 0)["prefill"]},
+        }
 
     def _ask(self, asked: list[list[int]], steps: int) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -252,9 +328,23 @@ def read_bandwidth(threads: int) -> float:
     return memory_read.numel() / statistics.median(seconds)
 
 
-def memory() -> int:
-    """Resident bytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def resident_bytes(mode: Compute, threads: int) -> float:
+    """Of a process of its own."""
+    command = [sys.executable, __file__, "--resident", mode, "--threads", str(threads)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def grown_by(mode: Compute) -> int:
+    """Bytes by which this process grows when it loads the model and decodes."""
+
+    def memory() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = memory()
+    arm = ours(load_model(compute=mode), 2)
+    with torch.inference_mode():
+        arm["decode"]()
+    return memory() - before
 
 
 KNOWN = Known.of(
