@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.responses import Response
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/tokenize", "/v1/embeddings")
@@ -71,7 +72,7 @@ def error_body(status: int, message: str, param: str | None, code: str | None) -
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def invalid_request(error: RequestValidationError) -> OpenAIError:
+def invalid_request(error: RequestValidationError | ValidationError) -> OpenAIError:
     """The first thing wrong in a body, named by its field; a field that is not known is not supported."""
     first = error.errors()[0]
     path = [str(step) for step in first["loc"] if step != "body"]

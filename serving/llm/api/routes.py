@@ -14,12 +14,11 @@ from fastapi import APIRouter, Request
 from fastapi.params import Depends
 from starlette.responses import Response
 
-from rolecall.serving.llm.api.answering import Answer, Wanted
-from rolecall.serving.llm.api.convert import chat_parameters, text_parameters
+from rolecall.serving.llm.api.answering import Answer
+from rolecall.serving.llm.api.asking import open_answer
 from rolecall.serving.llm.api.errors import OpenAIError
-from rolecall.serving.llm.api.replies import Envelope
 from rolecall.serving.llm.api.requests import ChatRequest, CompletionRequest, TokenizeRequest
-from rolecall.serving.llm.api.service import Asked, LLMService, Running, reply_id
+from rolecall.serving.llm.api.service import LLMService, Running
 from rolecall.serving.llm.api.streaming import ClientLeftError, EventStream, until_left
 
 Provider = Callable[[], LLMService | None]
@@ -51,39 +50,13 @@ class LLMRoutes:
 
     async def chat(self, request: Request, body: ChatRequest) -> Response:
         """As OpenAI's chat completions; whatever is not supported is refused by name."""
-        service = self._service(body.model)
-        messages = [message.plain() for message in body.messages]
-        self._note(*(message["content"] for message in messages))
-        prompt = await service.chat_tokens(messages)
-        parameters = await service.aside(chat_parameters, body, service.grammars, long=body.response_format is not None)
-        asked = Asked(
-            prompts=[prompt],
-            parameters=parameters,
-            priority=body.priority or 0,
-            salt=body.cache_salt or "",
-        )
-        wanted = Wanted(choices=body.choices, scored=bool(body.logprobs), ends=service.ends, prompts=asked.prompts)
-        return await self._answer(request, service, body, asked, wanted, "chat")
+        self._note(*(message.plain()["content"] for message in body.messages))
+        return await self._answer(request, body)
 
     async def complete(self, request: Request, body: CompletionRequest) -> Response:
         """As OpenAI's (legacy) completions, with `echo` and log-probabilities of the prompt."""
-        service = self._service(body.model)
         self._note(*(prompt for prompt in body.prompts if isinstance(prompt, str)))
-        prompts = await service.all_tokens(body.prompts)
-        asked = Asked(
-            prompts=prompts,
-            parameters=text_parameters(body),
-            priority=body.priority or 0,
-            salt=body.cache_salt or "",
-        )
-        wanted = Wanted(
-            choices=body.choices,
-            scored=body.logprobs is not None,
-            ends=service.ends,
-            prompts=prompts,
-            echoed=[p if isinstance(p, str) else service.texts.text(p) for p in body.prompts] if body.echo else None,
-        )
-        return await self._answer(request, service, body, asked, wanted, "text")
+        return await self._answer(request, body)
 
     async def models(self) -> Response:
         """One: the model of this server."""
@@ -105,21 +78,8 @@ class LLMRoutes:
             told["token_strs"] = [service.texts.shown(token) for token in tokens]
         return _json(told)
 
-    async def _answer(
-        self,
-        request: Request,
-        service: LLMService,
-        body: ChatRequest | CompletionRequest,
-        asked: Asked,
-        wanted: Wanted,
-        kind: Any,
-    ) -> Response:
-        usage = bool(body.stream_options and body.stream_options.include_usage)
-        envelope = Envelope(
-            kind=kind, id=reply_id(kind), model=service.name, fingerprint=service.fingerprint, with_usage=usage
-        )
-        running = await service.open(asked)
-        answer = Answer(running, service.texts, envelope, wanted)
+    async def _answer(self, request: Request, body: ChatRequest | CompletionRequest) -> Response:
+        running, answer = await open_answer(self._service(body.model), body)
         if body.stream:
             return EventStream(answer.events(), running.close)
         return await _gathered(request, running, answer)
