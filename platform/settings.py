@@ -189,7 +189,12 @@ class LLMSettings(_Part):
     max_sequences: int = Field(default=32, ge=1)
     max_waiting_requests: int = Field(default=128, ge=1, description="more are refused with 429")
     max_waiting_tokens: int = Field(default=100_000, ge=1)
-    draft_tokens: int = Field(default=8, ge=0, description="guesses verified in one step; 0: no speculative decoding")
+    draft: Literal["none", "lookup", "layers", "both"] = Field(
+        default="lookup",
+        description="who guesses tokens that one step verifies: text that came before, the model's first layers",
+    )
+    draft_tokens: int = Field(default=8, ge=0, description="guesses verified in one step")
+    draft_layers: int = Field(default=4, ge=1, description="how many of the model's first layers guess")
     timeout_s: float = Field(default=300.0, gt=0, le=86_400, description="the longest that one answer may take")
 
 

@@ -35,9 +35,13 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One step. Do `copies` (from block, to block), in order, before any key is written."""
+    """One step. Do `copies` (from block, to block), in order, before any key is written.
+
+    `layers`: how many of the model's first layers are computed, before its last norm; all unless given.
+    """
 
     chunks: tuple[Chunk, ...]
+    layers: int | None = None
 
     @property
     def copies(self) -> tuple[tuple[int, int], ...]:

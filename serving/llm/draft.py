@@ -1,27 +1,40 @@
 """Drafted tokens: guesses that the model verifies together with the last token, in one step.
 
-A guess is kept while it is the token that was sampled anyway at its place, with that place's own random number. So the
-text is the same, token by token, as without drafts, and its distribution with it; for a draft without randomness of
-its own, as here, the chance to be kept is the model's probability of the guess, the highest that any rule can reach
-(Leviathan et al., arXiv:2211.17192, section 2.3).
+A guess is kept while it is the token that was sampled anyway at its place, with that place's own random numbers. So the
+text is the same, token by token, as without drafts, and its distribution with it, whatever the draft.
+
+For a draft without randomness of its own (prompt lookup) the chance to be kept is the model's probability p of the
+guess, the highest that any rule can reach (Leviathan et al., arXiv:2211.17192, section 2.3). A draft with its own
+distribution q (the first layers) draws with the very random numbers that the model will draw with: the two then agree
+with a chance of at least (1 - d) / (1 + d), d being the total variation distance of p and q (Daliri et al.,
+arXiv:2408.07978). Accepting by min(1, p / q) instead (`rolecall.kernels.speculative`) reaches 1 - d, but then the text
+depends on what was drafted, so on the load, and a seed would no longer fix it; hence it is not used here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from rolecall.serving.llm.batch import Batch
 from rolecall.serving.llm.sequence import Sequence
+
+DraftKind = Literal["none", "lookup", "layers", "both"]
+LATER = -1  # in the place of a guess that is made once its blocks are allocated
 
 
 class Draft(Protocol):
     """Guesses what comes next."""
 
     def propose(self, sequence: Sequence, count: int) -> list[int]:
-        """At most `count` tokens to follow the sequence's tokens; none if it has no guess."""
+        """At most `count` tokens to follow the sequence's tokens, or LATER for each; none if it has no guess."""
+        ...
+
+    def complete(self, batch: Batch) -> Batch:
+        """The batch with a guess in the place of every LATER."""
         ...
 
 
@@ -44,6 +57,10 @@ class PromptLookup:
             if end is not None:
                 return sequence.tokens[end : end + count]
         return []
+
+    def complete(self, batch: Batch) -> Batch:
+        """Nothing was left for later."""
+        return batch
 
 
 def _last_occurrence(tokens: np.ndarray, length: int) -> int | None:

@@ -19,7 +19,7 @@ from rolecall.serving.llm.admission import Admission, Words
 from rolecall.serving.llm.batch import Batch
 from rolecall.serving.llm.block_pool import BlockPool
 from rolecall.serving.llm.choice import Choice
-from rolecall.serving.llm.draft import Draft, next_limit
+from rolecall.serving.llm.draft import Draft, DraftKind, next_limit
 from rolecall.serving.llm.errors import EngineBusyError
 from rolecall.serving.llm.output import Generation, Output, joined
 from rolecall.serving.llm.request import SEEDS, Request, SamplingParameters
@@ -48,7 +48,9 @@ class Runner(Protocol):
 class EngineOptions:
     """`token_budget`, `max_sequences`: see `SchedulerOptions`. `max_waiting` requests and tokens may queue.
 
-    `draft_tokens`: guesses a step verifies at most, shared among what runs; 0 for none.
+    `draft`: who guesses on: what followed the same words before (lookup), the model's own first `draft_layers` layers,
+    both (layers where lookup has no guess), or none. `draft_tokens`: guesses a step verifies at most, shared among what
+    runs.
     """
 
     token_budget: int = 512
@@ -56,7 +58,9 @@ class EngineOptions:
     max_waiting: int = 256
     max_waiting_tokens: int = 200_000
     prefix_cache: bool = True
+    draft: DraftKind = "lookup"
     draft_tokens: int = 8
+    draft_layers: int = 4
 
 
 class LLMEngine:
@@ -146,6 +150,7 @@ class LLMEngine:
             return late
         self._begin(batch)
         with self._counters.timed("model"):
+            batch = batch if self._draft is None else self._draft.complete(batch)
             logits = self._runner.run(batch)
         with self._counters.timed("sample"):
             sampled = self._sampler.sample(batch, logits)

@@ -45,7 +45,7 @@ class ModelRunner:
         shape = (len(llama.layers), 2, blocks, block_size, llama.kv_heads, llama.config.head_width)
         self._entries = torch.empty(shape, dtype=cache_dtype or llama.dtype, device=llama.device)
         self.caches = tuple(PagedCache(keys=both[0], values=both[1]) for both in self._entries)
-        self._kept: dict[int, _Graph | _Recording] = {}
+        self._kept: dict[tuple[int, int | None], _Graph | _Recording] = {}
         self._sizes: Sequence[int] | None = None  # of decode steps that are kept and run again
         if graphs and llama.device.type == "cuda":
             self._sizes = GRAPH_SIZES
@@ -65,7 +65,7 @@ class ModelRunner:
         if not batch.tokens:
             return torch.empty(0, self._llama.config.vocabulary)
         step = self.step(batch)
-        hidden = self._hidden(step)
+        hidden = self._hidden(step, batch.layers)
         if not batch.rows:
             return torch.empty(0, self._llama.config.vocabulary)
         return self._llama.logits(hidden if step.rows is None else hidden[step.rows])
@@ -104,16 +104,16 @@ class ModelRunner:
         ]
         return torch.tensor(rows, dtype=torch.int32, device=self._llama.device)
 
-    def _hidden(self, step: Step) -> Tensor:
+    def _hidden(self, step: Step, layers: int | None) -> Tensor:
         count = len(step.tokens)
         if step.starts is not None or self._sizes is None or count > self._sizes[-1]:
             buffers = Buffers(self._llama, count)
             self._llama.embed(step, buffers)
-            return self._llama.forward(step, self.caches, buffers, Eager(backend=self._llama.backend))
-        size = next(size for size in self._sizes if size >= count)
-        if size not in self._kept:
-            self._kept[size] = (_Graph if self._llama.device.type == "cuda" else _Recording)(self, size)
-        return self._kept[size].run(step)[:count]
+            return self._llama.forward(step, self.caches, buffers, Eager(backend=self._llama.backend), layers=layers)
+        key = next(size for size in self._sizes if size >= count), layers
+        if key not in self._kept:
+            self._kept[key] = (_Graph if self._llama.device.type == "cuda" else _Recording)(self, *key)
+        return self._kept[key].run(step)[:count]
 
 
 class _Kept:
@@ -122,8 +122,9 @@ class _Kept:
     Tables are as wide as the cache has blocks, at most as the context needs, so that one serves every step of its size.
     """
 
-    def __init__(self, runner: ModelRunner, size: int) -> None:
+    def __init__(self, runner: ModelRunner, size: int, layers: int | None) -> None:
         self.llama, device = runner.model.weights, runner.model.weights.device
+        self._layers = layers
         pages = min(runner.blocks, -(-self.llama.config.context // runner.block_size))
         self.step = Step(
             tokens=torch.zeros(size, dtype=torch.int64, device=device),
@@ -153,10 +154,10 @@ class _Kept:
 class _Recording(_Kept):
     """The step as calls of compiled operators."""
 
-    def __init__(self, runner: ModelRunner, size: int) -> None:
-        super().__init__(runner, size)
+    def __init__(self, runner: ModelRunner, size: int, layers: int | None) -> None:
+        super().__init__(runner, size, layers)
         self._calls = Recorded(threads=torch.get_num_threads())
-        self._hidden = self.llama.forward(self.step, runner.caches, self.buffers, self._calls)
+        self._hidden = self.llama.forward(self.step, runner.caches, self.buffers, self._calls, layers=layers)
 
     def run(self, step: Step) -> Tensor:
         self.filled(step)
@@ -168,8 +169,8 @@ class _Recording(_Kept):
 class _Graph(_Kept):
     """The step as a captured CUDA graph. Every integer baked into a launch is of the tensors made here."""
 
-    def __init__(self, runner: ModelRunner, size: int) -> None:
-        super().__init__(runner, size)
+    def __init__(self, runner: ModelRunner, size: int, layers: int | None) -> None:
+        super().__init__(runner, size, layers)
         workspace = workspace_for(self.buffers.heads.q, runner.caches[0], self.step.tables)
         operators = Eager(backend=self.llama.backend, workspace=workspace)
         cuda: Any = torch.cuda  # untyped
@@ -184,7 +185,7 @@ class _Graph(_Kept):
 
     def _pass(self, runner: ModelRunner, operators: Eager) -> Tensor:
         self.llama.embed(self.step, self.buffers)
-        return self.llama.forward(self.step, runner.caches, self.buffers, operators)
+        return self.llama.forward(self.step, runner.caches, self.buffers, operators, layers=self._layers)
 
     def run(self, step: Step) -> Tensor:
         self.filled(step)

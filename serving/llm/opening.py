@@ -8,10 +8,12 @@ from transformers import PreTrainedTokenizerBase
 
 from rolecall.serving.llm.admission import Words
 from rolecall.serving.llm.cache_plan import SHARE, CachePlan, free_bytes, plan_cache
-from rolecall.serving.llm.draft import PromptLookup
+from rolecall.serving.llm.draft import Draft, PromptLookup
 from rolecall.serving.llm.engine import EngineOptions, LLMEngine
+from rolecall.serving.llm.first_layers import FirstLayers
 from rolecall.serving.llm.loading import LoadedModel
 from rolecall.serving.llm.model_runner import ModelRunner
+from rolecall.serving.llm.sampler import Sampler
 
 
 class PlainText:
@@ -49,13 +51,27 @@ def plan_for(
     )
 
 
-def open_engine(model: LoadedModel, plan: CachePlan, options: EngineOptions) -> LLMEngine:
-    """An engine over the model with a cache as planned."""
-    words = Words(
+def words_of(model: LoadedModel, context: int = 0) -> Words:
+    """What the engine needs to know of a model's tokens; `context` as for `plan_for`."""
+    return Words(
         vocabulary=model.config.vocabulary,
-        context=plan.context,
+        context=context or model.context_length,
         eos=model.eos_ids,
         tokenizer=None if model.tokenizer is None else PlainText(model.tokenizer),
     )
+
+
+def open_engine(model: LoadedModel, plan: CachePlan, options: EngineOptions) -> LLMEngine:
+    """An engine over the model with a cache as planned. Raises ValueError for more `draft_layers` than it has."""
     runner = ModelRunner(model, blocks=plan.blocks, block_size=plan.block_size)
-    return LLMEngine(runner, words, options, draft=PromptLookup() if options.draft_tokens else None)
+    return LLMEngine(runner, words_of(model, plan.context), options, draft=_draft(runner, options))
+
+
+def _draft(runner: ModelRunner, options: EngineOptions) -> Draft | None:
+    lookup = PromptLookup() if options.draft in ("lookup", "both") else None
+    if options.draft in ("none", "lookup"):
+        return lookup
+    layers, most = options.draft_layers, runner.model.config.layers
+    if not 1 <= layers <= most:
+        raise ValueError(f"draft_layers: got {layers}; allowed: 1 to {most}, which the model has")
+    return FirstLayers(runner.run, Sampler(runner.model.eos_ids), layers=layers, lookup=lookup)

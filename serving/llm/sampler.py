@@ -44,10 +44,12 @@ class Sampler:
                 sampled.prompt[chunk.sequence] = _scores(chunk, logits_RV[first : first + prompt])
             first += len(chunk.wants_logits)
         if draws:
-            _keep_verified(draws, self._draw(draws, logits_RV), sampled)
+            _keep_verified(draws, self.draw(draws, logits_RV), sampled)
         return sampled
 
-    def _draw(self, draws: Rows[Draw], logits_RV: Tensor) -> list[Token]:
+    @torch.inference_mode()
+    def draw(self, draws: Rows[Draw], logits_RV: Tensor) -> list[Token]:
+        """A token for each draw; -1 where nothing is left to draw from. The logits are overwritten."""
         rows = [draw.row for draw in draws]
         logits_BV = logits_RV if rows == list(range(len(logits_RV))) else logits_RV[rows]
         reported = [place for place, draw in enumerate(draws) if draw.parameters.logprobs is not None]

@@ -47,7 +47,7 @@ from rolecall.serving.llm.gguf import GgufFile
 from rolecall.serving.llm.linear import floats
 from rolecall.serving.llm.loading import DEFAULT_MODEL, Compute, LoadedModel, find, load_model
 from rolecall.serving.llm.model_runner import ModelRunner
-from rolecall.serving.llm.offline import words_of
+from rolecall.serving.llm.opening import words_of
 from rolecall.serving.llm.request import Request, SamplingParameters
 from rolecall.serving.llm.sequence import Sequence as Known
 

@@ -53,7 +53,9 @@ def _open_engine(model: LoadedModel, settings: LLMSettings) -> LLMEngine:
         max_sequences=settings.max_sequences,
         max_waiting=settings.max_waiting_requests,
         max_waiting_tokens=settings.max_waiting_tokens,
+        draft=settings.draft,
         draft_tokens=settings.draft_tokens,
+        draft_layers=settings.draft_layers,
     )
     plan = plan_for(
         model,

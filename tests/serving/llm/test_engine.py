@@ -14,13 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from rolecall.serving.llm.admission import Words
-from rolecall.serving.llm.draft import PromptLookup
+from rolecall.serving.llm.draft import Draft, PromptLookup
 from rolecall.serving.llm.engine import EngineOptions, LLMEngine
 from rolecall.serving.llm.errors import ContextOverflowError, EngineBusyError
+from rolecall.serving.llm.first_layers import FirstLayers
 from rolecall.serving.llm.loading import LoadedModel, load_model
 from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.output import Generation, Output
 from rolecall.serving.llm.request import SamplingParameters
+from rolecall.serving.llm.sampler import Sampler
 
 from . import tiny
 
@@ -59,13 +61,15 @@ def prompts() -> list[list[int]]:
     return [*(stem + tail for tail in tails), stem[:32], stem[:32], [7], stem[:5] * 4]
 
 
-def engine(model: LoadedModel, *, blocks: int = 200, draft: bool = False, **options: Any) -> LLMEngine:
+def engine(model: LoadedModel, *, blocks: int = 200, **options: Any) -> LLMEngine:
     runner = ModelRunner(model, blocks=blocks, block_size=8)
     words = Words(vocabulary=VOCABULARY, context=CONTEXT, eos=frozenset({EOS}), tokenizer=Letters())
-    chosen = EngineOptions(**options)
-    return LLMEngine(
-        runner, words, chosen, draft=PromptLookup(shortest=1) if draft else None, randomness=random.Random(1)
-    )
+    chosen = EngineOptions(**{"draft": "none", "draft_layers": 1} | options)
+    lookup = PromptLookup(shortest=1) if chosen.draft in ("lookup", "both") else None
+    draft: Draft | None = lookup
+    if chosen.draft in ("layers", "both"):
+        draft = FirstLayers(runner.run, Sampler(words.eos), layers=chosen.draft_layers, lookup=lookup)
+    return LLMEngine(runner, words, chosen, draft=draft, randomness=random.Random(1))
 
 
 def texts(generations: list[Generation]) -> list[list[list[int]]]:
@@ -89,10 +93,11 @@ def alone(model: LoadedModel, prompts: list[list[int]]) -> dict[SamplingParamete
         {},
         {"token_budget": 5, "max_sequences": 4},
         {"blocks": 14},
-        {"draft": True, "draft_tokens": 60},
-        {"draft": True, "draft_tokens": 60, "blocks": 18, "token_budget": 16, "max_sequences": 6},
+        {"draft": "lookup", "draft_tokens": 60},
+        {"draft": "layers", "draft_tokens": 60},
+        {"draft": "both", "draft_tokens": 60, "blocks": 18, "token_budget": 16, "max_sequences": 6},
     ],
-    ids=["batched", "prefix cache", "chunks", "preemption", "speculation", "all together"],
+    ids=["batched", "prefix cache", "chunks", "preemption", "lookup", "first layers", "all together"],
 )
 def test_the_same_tokens_as_alone(
     model: LoadedModel,
@@ -110,6 +115,16 @@ def test_the_same_tokens_as_alone(
     assert (stats.drafted_tokens > 0) == ("draft" in options)
     assert (stats.kept_tokens > 0) == ("draft" in options) or wishes is DRAWN
     assert (stats.cached_tokens > 0) == options.get("prefix_cache", True)
+
+
+@pytest.mark.parametrize("wishes", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_a_draft_of_all_layers_is_always_right(
+    model: LoadedModel, prompts: list[list[int]], wishes: SamplingParameters
+) -> None:
+    whole = engine(model, draft="layers", draft_layers=model.config.layers, draft_tokens=30)
+    whole.generate(prompts, replace(wishes, n=2, repetition_penalty=1.3))
+    assert whole.stats().drafted_tokens > 100
+    assert whole.stats().acceptance == 1
 
 
 def test_greedy_is_what_transformers_says(
@@ -272,7 +287,7 @@ def test_bias_forces_and_forbids(model: LoadedModel, prompts: list[list[int]]) -
 
 
 def test_penalties_keep_tokens_from_coming_back(model: LoadedModel, prompts: list[list[int]]) -> None:
-    made = engine(model, draft=True, draft_tokens=4)
+    made = engine(model, draft="both", draft_tokens=4)
     loop = replace(GREEDY, logit_bias={9: 80.0, 10: 60.0})
     assert texts(made.generate(prompts[:1], loop)) == [[[9] * 24]]
     counted = texts(made.generate(prompts[:1], replace(loop, frequency_penalty=2.0)))[0][0]
@@ -284,7 +299,7 @@ def test_penalties_keep_tokens_from_coming_back(model: LoadedModel, prompts: lis
 
 
 def test_the_end_token_ends_not_before_its_time(model: LoadedModel, prompts: list[list[int]]) -> None:
-    made = engine(model, draft=True)
+    made = engine(model, draft="both")
     eager = replace(GREEDY, logit_bias={EOS: 100.0})
     [ended] = made.generate(prompts[:1], eager)
     assert (ended.completions[0].token_ids, ended.completions[0].finish_reason) == ([EOS], "stop")
@@ -298,7 +313,7 @@ def test_the_end_token_ends_not_before_its_time(model: LoadedModel, prompts: lis
 
 
 def test_text_ends_before_the_stop_string_and_so_do_the_tokens(model: LoadedModel, prompts: list[list[int]]) -> None:
-    for draft in (False, True):
+    for draft in ("none", "both"):
         made = engine(model, draft=draft)
         for prompt in prompts:
             [plain] = made.generate([prompt], GREEDY)
@@ -316,7 +331,7 @@ def test_a_constraint_is_kept(model: LoadedModel, prompts: list[list[int]]) -> N
         def allowed(self, generated: Sequence[int]) -> NDArray[np.bool_]:
             return np.asarray(np.arange(VOCABULARY) % 2 == (len(generated) + 1) % 2)
 
-    made = engine(model, draft=True)
+    made = engine(model, draft="both")
     for tokens in texts(made.generate(prompts, replace(DRAWN, constraint=OddThenEven()))):
         assert [token % 2 for token in tokens[0][:-1]] == [(place + 1) % 2 for place in range(len(tokens[0]) - 1)]
 
