@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,6 +35,8 @@ _GGUF_PARTS = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+ALL = slice(None)
+Shape: TypeAlias = tuple[int, int]
 _GGUF_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
@@ -43,8 +45,11 @@ class Checkpoint(Protocol):
 
     config: LlamaConfig
 
-    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
-        """`name`.weight [rows, columns]: codes where the file's are the kernels' own, floats else."""
+    def matrix(self, name: str, shape: Shape, rows: slice = ALL, columns: slice = ALL) -> Matrix:
+        """`rows` and `columns` of `name`.weight: codes where the file's are the kernels' own, floats else.
+
+        No more of the file is read than that. ValueError where `columns` cut a block of codes.
+        """
         ...
 
     def vector(self, name: str, length: int) -> Tensor:
@@ -64,9 +69,9 @@ class SafetensorsCheckpoint:
         self.config = llama_config.from_json(read_json(folder / "config.json"))
         self._tensors = Tensors(self._files())
 
-    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+    def matrix(self, name: str, shape: Shape, rows: slice = ALL, columns: slice = ALL) -> Matrix:
         """Floats."""
-        return self._tensors.get(f"{name}.weight", (rows, columns))
+        return self._tensors.get(f"{name}.weight", shape, (rows, columns))
 
     def vector(self, name: str, length: int) -> Tensor:
         """As stored."""
@@ -100,11 +105,12 @@ class GgufCheckpoint:
     def __init__(self, file: GgufFile) -> None:
         self.file, self.config = file, llama_config.from_metadata(file)
 
-    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+    def matrix(self, name: str, shape: Shape, rows: slice = ALL, columns: slice = ALL) -> Matrix:
         """Codes for Q4_0, Q4_1 and Q8_0."""
-        matrix = self._read(_gguf_name(name) + ".weight", (rows, columns))
+        matrix = self._read(_gguf_name(name) + ".weight", shape, rows, columns)
         heads = {"q_proj": self.config.heads, "k_proj": self.config.kv_heads}.get(name.rpartition(".")[2])
-        return matrix if heads is None else rows_of(matrix, half_split(rows, heads))
+        count = len(range(shape[0])[rows])
+        return matrix if heads is None else rows_of(matrix, half_split(count, heads * count // shape[0]))
 
     def vector(self, name: str, length: int) -> Tensor:
         """Floats."""
@@ -120,13 +126,20 @@ class GgufCheckpoint:
             return None
         return floats(self._read("rope_freqs.weight", (self.config.head_width // 2,))).view(-1)
 
-    def _read(self, name: str, expected: tuple[int, ...]) -> Matrix:
+    def _read(self, name: str, expected: tuple[int, ...], rows: slice = ALL, columns: slice = ALL) -> Matrix:
         found = self.file.described(name)
         if found.shape != expected:
             raise ModelFileError(f"{self.file.path}: {name} is {found.shape}; the metadata makes it {expected}")
-        raw, columns = self.file.raw(name), found.shape[-1]
-        codes = quantized(raw, found.block, columns)
-        return dequantized(raw, found.block, columns) if codes is None else codes
+        block, wanted = found.block, range(expected[-1])[columns]
+        if wanted.start % block.elements or len(wanted) % block.elements:
+            raise ValueError(
+                f"got columns {wanted.start} to {wanted.stop} of {name}; allowed: whole {block.name} blocks of "
+                f"{block.elements}; share the model among fewer ranks"
+            )
+        blocks = slice(wanted.start // block.elements, wanted.stop // block.elements)
+        raw = self.file.raw(name).view(-1, expected[-1] // block.elements, block.size)[rows, blocks].contiguous()
+        codes = quantized(raw, block, len(wanted))
+        return dequantized(raw, block, len(wanted)) if codes is None else codes
 
 
 class Adapted:
@@ -139,14 +152,15 @@ class Adapted:
         self._tensors = Tensors(names_of(folder / "adapter_model.safetensors"))
         self._left = set(self._tensors.names)
 
-    def matrix(self, name: str, rows: int, columns: int) -> Matrix:
+    def matrix(self, name: str, shape: Shape, rows: slice = ALL, columns: slice = ALL) -> Matrix:
         """Floats, where the adapter has something to add."""
-        matrix = self.base.matrix(name, rows, columns)
+        matrix = self.base.matrix(name, shape, rows, columns)
         a_name, b_name = (f"base_model.model.{name}.lora_{x}.weight" for x in "AB")
         if a_name not in self._tensors.names:
             return matrix
         rank = self._tensors.shape(a_name)[0]
-        a, b = self._tensors.get(a_name, (rank, columns)), self._tensors.get(b_name, (rows, rank))
+        a = self._tensors.get(a_name, (rank, shape[1]), (ALL, columns))
+        b = self._tensors.get(b_name, (shape[0], rank), (rows, ALL))
         self._left -= {a_name, b_name}
         return floats(matrix).float() + self._scale(rank) * (b.float() @ a.float())
 
@@ -175,16 +189,18 @@ class Tensors:
         """Of a tensor that exists."""
         return tuple(self._file(name).get_slice(name).get_shape())
 
-    def get(self, name: str, expected: tuple[int, ...]) -> Tensor:
-        """A float tensor. Raises ModelFileError where it is missing, of another shape, or of integers."""
+    def get(self, name: str, expected: tuple[int, ...], part: tuple[slice, ...] = (ALL,)) -> Tensor:
+        """`part` of a float tensor. Raises ModelFileError where it is missing, of another shape, or of integers."""
         if name not in self._files:
             raise ModelFileError(f"no tensor {name!r} among {len(self._files)}")
-        found: Tensor = self._file(name).get_tensor(name)
-        if tuple(found.shape) != expected or found.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        found = self._file(name).get_slice(name)
+        if tuple(found.get_shape()) != expected or found.get_dtype() not in ("F32", "F16", "BF16"):
             raise ModelFileError(
-                f"{self._files[name]}: {name} is {tuple(found.shape)} {found.dtype}; expected float {expected}"
+                f"{self._files[name]}: {name} is {tuple(found.get_shape())} {found.get_dtype()}; "
+                f"expected float {expected}"
             )
-        return found
+        tensor: Tensor = found[part]
+        return tensor
 
     def _file(self, name: str) -> Any:
         path = self._files[name]

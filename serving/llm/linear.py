@@ -1,7 +1,6 @@
 """One linear layer of a model, its weight whole or quantised, and the lookup of token embeddings.
 
-A matrix comes from a file as a float tensor or as codes (`QuantizedWeight`); `rows_of`, `columns_of` and `scattered`
-treat both alike, which is what sharding, and undoing the order of rows in GGUF files, need.
+A matrix comes from a file as a float tensor or as codes (`QuantizedWeight`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from rolecall.kernels.weight_formats import (
-    GROUP,
     TILE_ROWS,
     Format,
     QuantizedWeight,
@@ -25,6 +23,7 @@ from rolecall.kernels.weight_formats import (
     untile_weight,
 )
 from rolecall.kernels.weight_only import Mode, weight_only_linear
+from rolecall.serving.llm.tensor_parallel import Ranks
 
 Matrix: TypeAlias = Tensor | QuantizedWeight
 
@@ -69,7 +68,7 @@ def linear(
     dtype: torch.dtype,
     device: torch.device | str,
     format: Format | None = None,
-    biases: Sequence[Tensor | None] = (),
+    biases: Sequence[Tensor] = (),
 ) -> Linear:
     """Matrices of as many columns joined into one layer.
 
@@ -77,22 +76,29 @@ def linear(
     """
     kept = [quantize_weight(m, format) if isinstance(m, Tensor) and format else m for m in matrices]
     parts = [
-        tile_weight(m).to(device) if isinstance(m, QuantizedWeight) else m.to(device=device, dtype=dtype)
+        tile_weight(m).to(device) if isinstance(m, QuantizedWeight) else m.to(device=device, dtype=dtype).contiguous()
         for m in _joined(kept)
     ]
-    held = [b for b in biases if b is not None]
-    bias = torch.cat(held).to(device=device, dtype=dtype) if held else None
+    bias = torch.cat(list(biases)).to(device=device, dtype=dtype) if biases else None
     return Linear(parts=tuple(parts), mode=mode, bias=bias)
 
 
 class Embedding:
-    """The rows of the token matrix; quantised rows are read out of the tiles of the layer that shares them."""
+    """The rows of the token matrix, those of `vocabulary` that this rank has, or zeros in their place until all ranks
+    have added theirs; quantised rows are read out of the tiles of the layer that shares them."""
 
-    def __init__(self, weight: TiledWeight | Tensor, dtype: torch.dtype) -> None:
-        self.weight, self.dtype = weight, dtype
+    def __init__(self, weight: TiledWeight | Tensor, dtype: torch.dtype, *, vocabulary: int, ranks: Ranks) -> None:
+        self.weight, self.dtype, self._ranks, self._held = weight, dtype, ranks, ranks.share(vocabulary)
 
     def __call__(self, tokens_T: Tensor) -> Tensor:
         """[T, hidden]."""
+        if self._ranks.size == 1:
+            return self._rows(tokens_T)
+        mine = (tokens_T >= self._held.start) & (tokens_T < self._held.stop)
+        rows = self._rows(torch.where(mine, tokens_T - self._held.start, 0))
+        return self._ranks.sum(torch.where(mine[:, None], rows, 0))
+
+    def _rows(self, tokens_T: Tensor) -> Tensor:
         if isinstance(self.weight, Tensor):
             return self.weight[tokens_T].to(self.dtype)
         tiles = self.weight.tiles.view(-(-self.weight.rows // TILE_ROWS), -1)[tokens_T // TILE_ROWS]
@@ -108,7 +114,7 @@ class Embedding:
         return floats(rows).to(self.dtype)
 
 
-def rows_of(matrix: Matrix, rows: Tensor | slice) -> Matrix:
+def rows_of(matrix: Matrix, rows: Tensor) -> Matrix:
     """Some rows, in the order given."""
     if isinstance(matrix, Tensor):
         return matrix[rows]
@@ -120,30 +126,9 @@ def rows_of(matrix: Matrix, rows: Tensor | slice) -> Matrix:
     )
 
 
-def columns_of(matrix: Matrix, start: int, end: int) -> Matrix:
-    """Columns start to end. Raises ValueError where that cuts a group of codes that share a scale."""
-    if isinstance(matrix, Tensor):
-        return matrix[:, start:end]
-    grouped = matrix.format != "int8_channel"
-    if grouped and (start % GROUP or (end % GROUP and end != matrix.codes.shape[1])):
-        raise ValueError(f"got columns {start} to {end} of {matrix.format}; allowed: multiples of {GROUP}")
-    groups = slice(start // GROUP, -(-end // GROUP)) if grouped else slice(None)
-    return QuantizedWeight(
-        format=matrix.format,
-        codes=matrix.codes[:, start:end].contiguous(),
-        scales=matrix.scales[:, groups].contiguous(),
-        minima=None if matrix.minima is None else matrix.minima[:, groups].contiguous(),
-    )
-
-
 def floats(matrix: Matrix) -> Tensor:
     """The numbers themselves: float32 for codes."""
     return matrix if isinstance(matrix, Tensor) else dequantize_weight(matrix)
-
-
-def shape(matrix: Matrix) -> tuple[int, ...]:
-    """(rows, columns)."""
-    return tuple((matrix if isinstance(matrix, Tensor) else matrix.codes).shape)
 
 
 def _joined(matrices: Sequence[Matrix]) -> list[Matrix]:

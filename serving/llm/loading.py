@@ -144,23 +144,19 @@ class _Builder:
         self.checkpoint, self.config, self.ranks = checkpoint, checkpoint.config, ranks
         self.options: dict[str, Any] = {"mode": compute, "format": format, "device": device, "dtype": dtype}
         self.device, self.dtype = device, dtype
-        ranks.check(heads=self.config.heads, kv_heads=self.config.kv_heads, intermediate=self.config.intermediate)
+        c = checkpoint.config
+        ranks.check(heads=c.heads, kv_heads=c.kv_heads, intermediate=c.intermediate, vocabulary=c.vocabulary)
 
     def model(self, backend: str | None) -> Llama:
         c = self.config
-        tokens = self.checkpoint.matrix("model.embed_tokens", c.vocabulary, c.hidden)
-        whole = linear([tokens], **self.options)
-        head = whole
-        if not c.tied or self.ranks.size > 1:
-            source = tokens if c.tied else self.checkpoint.matrix("lm_head", c.vocabulary, c.hidden)
-            head = linear([self.ranks.rows(source)], **self.options)
+        tokens = self._by_rows({"model.embed_tokens": c.vocabulary}, biased=False)
         cos, sin = c.angles(self.checkpoint.divisors())
         return Llama(
             c,
-            embedding=Embedding(whole.parts[0], self.dtype),
+            embedding=Embedding(tokens.parts[0], self.dtype, vocabulary=c.vocabulary, ranks=self.ranks),
             layers=[self._layer(f"model.layers.{number}") for number in range(c.layers)],
             norm=self._norm("model.norm"),
-            head=head,
+            head=tokens if c.tied else self._by_rows({"lm_head": c.vocabulary}, biased=False),
             angles=(cos.to(self.device), sin.to(self.device)),
             dtype=self.dtype,
             ranks=self.ranks,
@@ -185,19 +181,16 @@ class _Builder:
         )
 
     def _by_rows(self, rows: dict[str, int], biased: bool) -> Linear:
-        matrices = [
-            self.ranks.rows(self.checkpoint.matrix(name, count, self.config.hidden)) for name, count in rows.items()
-        ]
-        biases = [
-            self.ranks.vector(self.checkpoint.vector(f"{name}.bias", count)) if biased else None
-            for name, count in rows.items()
-        ]
+        hidden, share = self.config.hidden, self.ranks.share
+        matrices = [self.checkpoint.matrix(name, (count, hidden), rows=share(count)) for name, count in rows.items()]
+        biases = [self.checkpoint.vector(f"{name}.bias", count)[share(count)] for name, count in rows.items() if biased]
         return linear(matrices, biases=biases, **self.options)
 
     def _by_columns(self, name: str, columns: int, biased: bool) -> Linear:
-        matrix = self.ranks.columns(self.checkpoint.matrix(name, self.config.hidden, columns))
-        bias = self.ranks.once(self.checkpoint.vector(f"{name}.bias", self.config.hidden)) if biased else None
-        return linear([matrix], biases=[bias], **self.options)
+        hidden = self.config.hidden
+        matrix = self.checkpoint.matrix(name, (hidden, columns), columns=self.ranks.share(columns))
+        once = biased and self.ranks.rank == 0  # added to a sum over ranks
+        return linear([matrix], biases=[self.checkpoint.vector(f"{name}.bias", hidden)] if once else [], **self.options)
 
     def _norm(self, name: str) -> Tensor:
         vector = self.checkpoint.vector(f"{name}.weight", self.config.hidden)

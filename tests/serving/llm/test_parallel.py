@@ -1,0 +1,110 @@
+"""One model over two Ray actors: the engine says what it says with one process, and ends where a rank does."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rolecall.platform.ray_runtime import environment, ray_session
+from rolecall.platform.settings import RaySettings
+from rolecall.serving.llm.admission import Words
+from rolecall.serving.llm.draft import PromptLookup
+from rolecall.serving.llm.engine import EngineOptions, LLMEngine, Runner
+from rolecall.serving.llm.loading import load_model
+from rolecall.serving.llm.model_runner import ModelRunner
+from rolecall.serving.llm.parallel.rank import Shared
+from rolecall.serving.llm.parallel.runner import ParallelRunner, RankError
+from rolecall.serving.llm.request import SamplingParameters
+
+from . import tiny
+
+pytestmark = pytest.mark.slow
+
+EOS = 127
+GREEDY = SamplingParameters(temperature=0, max_tokens=24)
+DRAWN = SamplingParameters(temperature=0.8, top_p=0.95, top_k=40, seed=11, max_tokens=24)
+STEM = random.Random(5).choices(range(100), k=40)
+PROMPTS = [[*STEM, 9, 7], STEM + [1] * 12, STEM[:32], STEM[:32], [7], STEM[:5] * 4]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in environment(RaySettings(haproxy=False), Path("/h")):
+            patch.setenv(name, os.environ.get(name, ""))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with ray_session(RaySettings(haproxy=False, object_store_mb=80), tmp_path_factory.mktemp("ray")):
+            yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("llama")
+    tiny.llama(3, initializer_range=0.3, vocab_size=128, max_position_embeddings=96).save_pretrained(place)
+    return place
+
+
+def two(folder: Path, timeout_s: float) -> ParallelRunner:
+    return ParallelRunner(
+        Shared(path=str(folder), size=2, blocks=18, block_size=8, compute="exact", timeout_s=timeout_s), start_s=60
+    )
+
+
+def engine(runner: Runner) -> LLMEngine:
+    """Chunks, a prefix cache, guesses, and too few blocks for all."""
+    options = EngineOptions(token_budget=16, max_sequences=6, draft_tokens=60)
+    words = Words(vocabulary=128, context=96, eos=frozenset({EOS}), tokenizer=None)
+    return LLMEngine(runner, words, options, draft=PromptLookup(shortest=1), randomness=random.Random(1))
+
+
+def tokens(made: LLMEngine, wishes: SamplingParameters) -> list[list[int]]:
+    return [generation.completions[0].token_ids for generation in made.generate(PROMPTS, wishes)]
+
+
+def test_two_ranks_say_what_one_says_hold_half_of_it_each_and_none_outlives_one_that_hangs(
+    cluster: None, folder: Path
+) -> None:
+    one = ModelRunner(load_model(folder, compute="exact"), blocks=18, block_size=8)
+    ranks = two(folder, timeout_s=10)
+    for wishes in (GREEDY, DRAWN):
+        made, alone = engine(ranks), engine(one)
+        for _ in range(2):  # the second time what can be cached is
+            assert tokens(made, wishes) == tokens(alone, wishes)
+        stats = made.stats()
+        assert min(stats.preemptions, stats.cached_tokens, stats.kept_tokens) > 0
+    whole = one.model.weights.weight_bytes + one.cache_bytes
+    assert all(0.5 * whole <= held < 0.6 * whole for held in ranks.rank_bytes)
+    os.kill(ranks.processes[1], signal.SIGSTOP)
+    assert_ends(made, ranks)
+
+
+def test_a_killed_rank_ends_the_engine_with_an_error(cluster: None, folder: Path) -> None:
+    ranks = two(folder, timeout_s=60)
+    made = engine(ranks)
+    made.add(STEM, GREEDY)
+    made.step()
+    os.kill(ranks.processes[1], signal.SIGKILL)
+    assert_ends(made, ranks)
+
+
+def assert_ends(made: LLMEngine, ranks: ParallelRunner) -> None:
+    with pytest.raises(RankError, match=r"rank"):
+        tokens(made, GREEDY)
+    gone, alive = psutil.wait_procs([psutil.Process(p) for p in ranks.processes if psutil.pid_exists(p)], timeout=30)
+    assert not alive, gone
+    with pytest.raises(RankError, match="have ended"):
+        tokens(made, GREEDY)
+
+
+def test_what_cannot_be_shared_is_refused_as_in_one_process(cluster: None, tmp_path: Path) -> None:
+    path = tiny.write_gguf(tiny.llama(num_key_value_heads=1), tmp_path / "model.gguf")
+    with pytest.raises(ValueError, match="1 kv_heads for 2 ranks"):
+        two(path, timeout_s=10)
+    with pytest.raises(RankError, match="no room"):
+        ParallelRunner(Shared(path=str(path), size=1, blocks=1, block_size=8), cpus=999, start_s=0.1)
