@@ -182,8 +182,13 @@ class LLMSettings(_Part):
     adapter: str = Field(default="", description="folder of a LoRA adapter")
     compute: Literal["exact", "fast"] = "fast"
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:[0-9]+)?)$")
+    tensor_parallel: int = Field(
+        default=1, ge=1, le=64, description="Ray actors that share the model, a GPU each on GPUs"
+    )
     context_tokens: int = Field(default=0, ge=0, description="0: as many as the model was trained for")
-    cache_mb: int = Field(default=512, ge=1, description="keys and values of the requests under way and of prefixes")
+    cache_mb: int = Field(
+        default=512, ge=1, description="keys and values of requests and of prefixes, on each of the ranks"
+    )
     block_tokens: int = Field(default=16, ge=1, le=256)
     step_tokens: int = Field(default=256, ge=1, description="tokens computed in one step, prompts and answers together")
     max_sequences: int = Field(default=32, ge=1)

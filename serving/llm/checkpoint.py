@@ -100,13 +100,13 @@ class SafetensorsCheckpoint:
 
 
 class GgufCheckpoint:
-    """A GGUF file."""
+    """A GGUF file. `rounded`: codes are kept also where the kernels round their scales (`ggml_blocks.quantized`)."""
 
-    def __init__(self, file: GgufFile) -> None:
-        self.file, self.config = file, llama_config.from_metadata(file)
+    def __init__(self, file: GgufFile, *, rounded: bool = False) -> None:
+        self.file, self.config, self._rounded = file, llama_config.from_metadata(file), rounded
 
     def matrix(self, name: str, shape: Shape, rows: slice = ALL, columns: slice = ALL) -> Matrix:
-        """Codes for Q4_0, Q4_1 and Q8_0."""
+        """Codes for Q4_0, Q4_1, Q5_0 and Q8_0, and for Q4_K if rounded."""
         matrix = self._read(_gguf_name(name) + ".weight", shape, rows, columns)
         heads = {"q_proj": self.config.heads, "k_proj": self.config.kv_heads}.get(name.rpartition(".")[2])
         count = len(range(shape[0])[rows])
@@ -138,7 +138,7 @@ class GgufCheckpoint:
             )
         blocks = slice(wanted.start // block.elements, wanted.stop // block.elements)
         raw = self.file.raw(name).view(-1, expected[-1] // block.elements, block.size)[rows, blocks].contiguous()
-        codes = quantized(raw, block, len(wanted))
+        codes = quantized(raw, block, len(wanted), rounded=self._rounded)
         return dequantized(raw, block, len(wanted)) if codes is None else codes
 
 

@@ -43,6 +43,10 @@ class Runner(Protocol):
         """float32 [R, vocabulary]: a row for each wanted position, chunk by chunk."""
         ...
 
+    def close(self) -> None:
+        """Give back what is held outside this process; harmless when already done. No step follows."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
@@ -190,6 +194,10 @@ class LLMEngine:
                 yield from (output for output in self.step() if output.request_id == request_id)
         finally:
             self.cancel(request_id)
+
+    def close(self) -> None:
+        """End the runner. No step follows."""
+        self._runner.close()
 
     def stats(self) -> Statistics:
         """Counts and load at this moment."""

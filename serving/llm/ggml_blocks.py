@@ -2,7 +2,8 @@
 
 A row of a tensor is cut into blocks of 32 columns (256 for the K types), each with its scales. In the K types a block
 has 8 or 16 parts, whose scales and minima are small integers times the block's two float16 factors d and m:
-W = d * s * q - m * t (Q2_K, Q4_K, Q5_K) or d * s * q (Q3_K, Q6_K). Source: github.com/ggml-org/llama.cpp,
+W = d * s * q - m * t (Q2_K, Q4_K, Q5_K) or d * s * q (Q3_K, Q6_K). Of those the kernels keep the codes of Q4_K alone:
+they have no minima beside eight bits, and no parts of 16 columns. Source: github.com/ggml-org/llama.cpp,
 ggml/src/ggml-common.h and ggml-quants.c.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -44,9 +46,25 @@ BLOCKS: dict[int, Block] = {
 }
 
 
-def quantized(raw: Tensor, block: Block, columns: int) -> QuantizedWeight | None:
-    """The weight code for code, where the kernels have its format; None else."""
-    return None if block.format is None else from_gguf(raw, block.format, columns)
+def quantized(raw: Tensor, block: Block, columns: int, *, rounded: bool = False) -> QuantizedWeight | None:
+    """The weight of the bytes of whole rows, code for code, where the kernels have its format; None else.
+
+    `rounded`: Q4_K counts as such, its scales and minima rounded to the float16 that the kernels keep: a number is off
+    by at most 2^-11 of its minimum and of its 15th step, a hundredth of what quantising it has cost.
+    """
+    if block.format is not None:
+        return from_gguf(raw, block.format, columns)
+    format: Format | None = {"Q5_0": "int8_group", **({"Q4_K": "int4_affine"} if rounded else {})}.get(block.name)
+    if format is None:
+        return None
+    codes, *heads = _UNPACKED[block.name](raw.view(-1, block.size))
+    scales, minima = (head.reshape(-1, columns // codes.shape[2]).half() for head in heads)
+    if not bool(scales.isfinite().all() and minima.isfinite().all()):
+        return None
+    codes = codes.reshape(-1, columns).to(torch.int8)
+    return QuantizedWeight(
+        format=format, codes=codes, scales=scales, minima=-minima if format == "int4_affine" else None
+    )
 
 
 def dequantized(raw: Tensor, block: Block, columns: int) -> Tensor:
@@ -55,18 +73,19 @@ def dequantized(raw: Tensor, block: Block, columns: int) -> Tensor:
         return dequantize_weight(from_gguf(raw, block.format, columns))
     plain = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}.get(block.name)
     if plain is not None:
-        aligned = raw if raw.storage_offset() % 4 == 0 and raw.data_ptr() % 4 == 0 else raw.clone()
+        aligned = raw if raw.data_ptr() % 4 == 0 else raw.clone()
         return aligned.view(plain).float().view(-1, columns)
-    return _UNPACKED[block.name](raw.view(-1, block.size)).reshape(-1, columns)
+    codes, scales, minima = _UNPACKED[block.name](raw.view(-1, block.size))
+    return (codes * scales[:, :, None] - minima[:, :, None]).view(-1, columns)
+
+
+Parts: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Of n blocks of g parts: codes [n, g, columns of a part], what they are multiplied by, and what is then taken off."""
 
 
 def _half(x: Tensor) -> Tensor:
     """float32 [n] of two bytes a row."""
     return x.contiguous().view(torch.float16).float()
-
-
-def _bits(x: Tensor, shift: int, count: int) -> Tensor:
-    return (x >> shift) & ((1 << count) - 1)
 
 
 def _high_bits(x: Tensor) -> Tensor:
@@ -75,16 +94,19 @@ def _high_bits(x: Tensor) -> Tensor:
     return ((x[:, :, None] >> shifts) & 1).flatten(1)
 
 
-def _q5_0(x: Tensor) -> Tensor:
-    d, high, q = _half(x[:, :2]), _high_bits(x[:, 2:6]), x[:, 6:]
-    codes = torch.cat([q & 15, q >> 4], dim=1) | (high << 4)
-    return (codes.float() - 16) * d
+def _q5(x: Tensor) -> Tensor:
+    """[n, 1, 32] codes of the 20 bytes that end a block."""
+    q = x[:, 4:]
+    return (torch.cat([q & 15, q >> 4], dim=1) | (_high_bits(x[:, :4]) << 4))[:, None]
 
 
-def _q5_1(x: Tensor) -> Tensor:
-    d, m, high, q = _half(x[:, :2]), _half(x[:, 2:4]), _high_bits(x[:, 4:8]), x[:, 8:]
-    codes = torch.cat([q & 15, q >> 4], dim=1) | (high << 4)
-    return codes.float() * d + m
+def _q5_0(x: Tensor) -> Parts:
+    d = _half(x[:, :2])
+    return _q5(x[:, 2:]).float() - 16, d, torch.zeros_like(d)
+
+
+def _q5_1(x: Tensor) -> Parts:
+    return _q5(x[:, 4:]), _half(x[:, :2]), -_half(x[:, 2:4])
 
 
 def _two_bits(q: Tensor) -> Tensor:
@@ -94,28 +116,27 @@ def _two_bits(q: Tensor) -> Tensor:
     return ((halves >> shifts) & 3).reshape(-1, 16, 16)
 
 
-def _q2_k(x: Tensor) -> Tensor:
-    scales, q, d, m = x[:, :16], x[:, 16:80], _half(x[:, 80:82]), _half(x[:, 82:84])
-    step, low = d * _bits(scales, 0, 4).float(), m * _bits(scales, 4, 4).float()
-    return step[:, :, None] * _two_bits(q).float() - low[:, :, None]
+def _q2_k(x: Tensor) -> Parts:
+    scales, d, m = x[:, :16], _half(x[:, 80:82]), _half(x[:, 82:84])
+    return _two_bits(x[:, 16:80]), d * (scales & 15), m * (scales >> 4)
 
 
-def _q3_k(x: Tensor) -> Tensor:
+def _q3_k(x: Tensor) -> Parts:
     mask, q, packed, d = x[:, :32], x[:, 32:96], x[:, 96:108], _half(x[:, 108:110])
     low = torch.cat([packed[:, :8] & 15, packed[:, :8] >> 4], dim=1)
-    high = torch.cat([_bits(packed[:, 8:], shift, 2) for shift in (0, 2, 4, 6)], dim=1)
-    scales = (low | (high << 4)).float() - 32
+    high = torch.cat([(packed[:, 8:] >> shift) & 3 for shift in (0, 2, 4, 6)], dim=1)
+    scales = d * ((low | (high << 4)).float() - 32)
     bits = torch.arange(8, dtype=torch.uint8, device=x.device)[:, None]
     above = ((mask[:, None, :] >> bits) & 1).reshape(-1, 16, 16)
-    return (d * scales)[:, :, None] * (_two_bits(q).float() - 4 * (1 - above.float()))
+    return _two_bits(q).float() - 4 * (1 - above.float()), scales, torch.zeros_like(scales)
 
 
-def _six_bits(packed: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales and minima [n, 8] of the twelve bytes of Q4_K and Q5_K."""
-    a, b, c = packed[:, :4], packed[:, 4:8], packed[:, 8:]
+def _steps(head: Tensor) -> tuple[Tensor, Tensor]:
+    """Scales and minima [n, 8] of the sixteen bytes that begin a block of Q4_K and Q5_K: d, m, then six bits each."""
+    d, m, a, b, c = _half(head[:, :2]), _half(head[:, 2:4]), head[:, 4:8], head[:, 8:12], head[:, 12:16]
     scales = torch.cat([a & 63, (c & 15) | ((a >> 6) << 4)], dim=1)
     minima = torch.cat([b & 63, (c >> 4) | ((b >> 6) << 4)], dim=1)
-    return scales.float(), minima.float()
+    return d * scales, m * minima
 
 
 def _nibbles(q: Tensor) -> Tensor:
@@ -124,27 +145,25 @@ def _nibbles(q: Tensor) -> Tensor:
     return torch.cat([quarters & 15, quarters >> 4], dim=2).reshape(-1, 8, 32)
 
 
-def _q4_k(x: Tensor) -> Tensor:
-    d, m, (scales, minima) = _half(x[:, :2]), _half(x[:, 2:4]), _six_bits(x[:, 4:16])
-    return (d * scales)[:, :, None] * _nibbles(x[:, 16:]).float() - (m * minima)[:, :, None]
+def _q4_k(x: Tensor) -> Parts:
+    return _nibbles(x[:, 16:]), *_steps(x[:, :16])
 
 
-def _q5_k(x: Tensor) -> Tensor:
-    d, m, (scales, minima) = _half(x[:, :2]), _half(x[:, 2:4]), _six_bits(x[:, 4:16])
+def _q5_k(x: Tensor) -> Parts:
     parts = torch.arange(8, dtype=torch.uint8, device=x.device)[:, None]
     high = (x[:, None, 16:48] >> parts) & 1
-    return (d * scales)[:, :, None] * (_nibbles(x[:, 48:]) | (high << 4)).float() - (m * minima)[:, :, None]
+    return _nibbles(x[:, 48:]) | (high << 4), *_steps(x[:, :16])
 
 
-def _q6_k(x: Tensor) -> Tensor:
+def _q6_k(x: Tensor) -> Parts:
     low, high = x[:, :128].reshape(-1, 2, 2, 32), x[:, 128:192].reshape(-1, 2, 1, 32)
     shifts = torch.tensor([0, 2, 4, 6], dtype=torch.uint8, device=x.device)[:, None]
     codes = torch.cat([low & 15, low >> 4], dim=2) | (((high >> shifts) & 3) << 4)
-    scales = x[:, 192:208].contiguous().view(torch.int8).float()
-    return (_half(x[:, 208:]) * scales)[:, :, None] * (codes.reshape(-1, 16, 16).float() - 32)
+    scales = _half(x[:, 208:]) * x[:, 192:208].contiguous().view(torch.int8)
+    return codes.reshape(-1, 16, 16).float() - 32, scales, torch.zeros_like(scales)
 
 
-_UNPACKED: dict[str, Callable[[Tensor], Tensor]] = {
+_UNPACKED: dict[str, Callable[[Tensor], Parts]] = {
     "Q5_0": _q5_0,
     "Q5_1": _q5_1,
     "Q2_K": _q2_k,

@@ -43,17 +43,16 @@ class Linear:
 
     def __call__(self, x_MK: Tensor, out_MN: Tensor, *, backend: str | None = None) -> Tensor:
         """`out_MN`, written: contiguous, of x's type."""
-        if len(self.parts) == 1:
-            _product(x_MK, self.parts[0], self.mode, out_MN, backend)
-        else:
-            start = 0
-            for part in self.parts:
-                end = start + _rows(part)
-                y = out_MN.new_empty(len(x_MK), end - start)
-                _product(x_MK, part, self.mode, y, backend)
-                out_MN[:, start:end] = y
-                start = end
+        for part, y in self.pieces(out_MN):
+            whole = y if len(self.parts) == 1 else y.new_empty(y.shape)
+            _product(x_MK, part, self.mode, whole, backend)
+            if whole is not y:
+                y.copy_(whole)
         return out_MN if self.bias is None else out_MN.add_(self.bias)
+
+    def pieces(self, out_MN: Tensor) -> list[tuple[TiledWeight | Tensor, Tensor]]:
+        """Each part with the columns of the output that it makes."""
+        return list(zip(self.parts, out_MN.split([_rows(part) for part in self.parts], dim=1), strict=True))
 
     @property
     def bytes(self) -> int:

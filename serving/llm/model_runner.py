@@ -70,6 +70,9 @@ class ModelRunner:
             return torch.empty(0, self._llama.config.vocabulary)
         return self._llama.logits(hidden if step.rows is None else hidden[step.rows])
 
+    def close(self) -> None:
+        """Nothing is held outside this process."""
+
     def step(self, batch: Batch) -> Step:
         """The tensors of a batch."""
         chunks, device = batch.chunks, self._llama.device

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from rolecall.serving.llm.chat_template import ChatTemplate
 from rolecall.serving.llm.engine import EngineOptions
 from rolecall.serving.llm.loading import DEFAULT_MODEL, Compute, load_model
+from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.opening import open_engine, plan_for
 from rolecall.serving.llm.output import Generation, Output
 from rolecall.serving.llm.request import SamplingParameters
@@ -43,8 +44,9 @@ class LLM:
     ) -> None:
         self.model = load_model(path, compute=compute, device=device, adapter=adapter)
         options = options or EngineOptions()
-        self.plan = plan_for(self.model, options, cache_bytes=cache_bytes)
-        self.engine = open_engine(self.model, self.plan, options)
+        self.plan = plan_for(self.model, options, device=device, cache_bytes=cache_bytes)
+        runner = ModelRunner(self.model, blocks=self.plan.blocks, block_size=self.plan.block_size)
+        self.engine = open_engine(self.model, self.plan, options, runner)
 
     def generate(self, prompts: Iterable[Prompt], parameters: SamplingParameters | None = None) -> list[Generation]:
         """Continue each prompt, a text or tokens. Raises ContextOverflowError for one that is too long."""

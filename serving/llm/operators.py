@@ -126,11 +126,11 @@ class Recorded:
         self.calls.append(partial(norm_into, x, h, weight, eps, out, h, self.threads))
 
     def linear(self, layer: Linear, x: Tensor, out: Tensor) -> None:
-        (weight,) = layer.parts
-        if isinstance(weight, TiledWeight):
-            self.calls.append(partial(linear_into, x, weight, out, fast=layer.mode == "fast", threads=self.threads))
-        else:
-            self.calls.append(partial(torch.mm, x, weight.t(), out=out))
+        for weight, y in layer.pieces(out):
+            if isinstance(weight, TiledWeight):
+                self.calls.append(partial(linear_into, x, weight, y, fast=layer.mode == "fast", threads=self.threads))
+            else:
+                self.calls.append(partial(torch.mm, x, weight.t(), out=y))
         if layer.bias is not None:
             self.calls.append(partial(out.add_, layer.bias))
 

@@ -187,6 +187,7 @@ class EngineLoop:
                 self._inbox.popleft()(False)
             self._deliver([(stream, None) for stream in self._streams.values()])
             self._streams.clear()
+            self._engine.close()
 
     def _wait(self) -> bool:
         """Sleep until there is something to do. False: the thread is to end."""

@@ -10,9 +10,10 @@ from rolecall.platform.settings import LLMSettings
 from rolecall.serving.llm.api.loop import EngineLoop
 from rolecall.serving.llm.api.service import LLMService
 from rolecall.serving.llm.api.texts import Texts
-from rolecall.serving.llm.cache_plan import MIB
-from rolecall.serving.llm.engine import EngineOptions, LLMEngine
-from rolecall.serving.llm.loading import LoadedModel, load_model
+from rolecall.serving.llm.cache_plan import MIB, CachePlan
+from rolecall.serving.llm.engine import EngineOptions, LLMEngine, Runner
+from rolecall.serving.llm.loading import LoadedModel, ModelInfo, describe_model, load_model
+from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.opening import open_engine, plan_for
 from rolecall.serving.llm.request import SamplingParameters
 
@@ -21,11 +22,10 @@ _LOG = logging.getLogger("rolecall.serving.llm")
 
 def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
     """The model of these settings. Blocks for seconds. Raises NotFoundError where there is none, InputError where its
-    files are wrong, it has no tokenizer, or the cache is too small for one request."""
+    files are wrong, it has no tokenizer, its sizes do not divide among the ranks, or the cache is too small for one
+    request, RankError where a rank finds no room or is lost."""
     try:
-        model = load_model(
-            settings.model, compute=settings.compute, adapter=settings.adapter or None, device=settings.device
-        )
+        model = _open_model(settings)
         if model.tokenizer is None:
             raise ValueError(f"model {model.name} has no tokenizer")
         texts = Texts(model.tokenizer, vocabulary=model.config.vocabulary, end_ids=sorted(model.eos_ids))
@@ -46,7 +46,34 @@ def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
     )
 
 
-def _open_engine(model: LoadedModel, settings: LLMSettings) -> LLMEngine:
+def _open_model(settings: LLMSettings) -> ModelInfo:
+    """With its weights, unless they are for the ranks to load."""
+    if settings.tensor_parallel > 1:
+        return describe_model(settings.model)
+    return load_model(
+        settings.model, compute=settings.compute, adapter=settings.adapter or None, device=settings.device
+    )
+
+
+def _open_runner(model: ModelInfo, plan: CachePlan, settings: LLMSettings) -> Runner:
+    if isinstance(model, LoadedModel):
+        return ModelRunner(model, blocks=plan.blocks, block_size=plan.block_size)
+    from rolecall.serving.llm.parallel.rank import Shared
+    from rolecall.serving.llm.parallel.runner import ParallelRunner
+
+    shared = Shared(
+        path=settings.model,
+        size=settings.tensor_parallel,
+        blocks=plan.blocks,
+        block_size=plan.block_size,
+        compute=settings.compute,
+        adapter=settings.adapter or None,
+        device=settings.device,
+    )
+    return ParallelRunner(shared)
+
+
+def _open_engine(model: ModelInfo, settings: LLMSettings) -> LLMEngine:
     """An engine over the model, after one request. Raises ValueError where the cache is too small."""
     options = EngineOptions(
         token_budget=settings.step_tokens,
@@ -60,12 +87,14 @@ def _open_engine(model: LoadedModel, settings: LLMSettings) -> LLMEngine:
     plan = plan_for(
         model,
         options,
+        device=settings.device,
+        ranks=settings.tensor_parallel,
         context=settings.context_tokens,
         cache_bytes=settings.cache_mb * MIB,
         block_size=settings.block_tokens,
     )
-    _LOG.info("%s: %s", model.name, plan)
-    engine = open_engine(model, plan, options)
+    _LOG.info("%s, each of %d ranks: %s", model.name, settings.tensor_parallel, plan)
+    engine = open_engine(model, plan, options, _open_runner(model, plan, settings))
     first = sorted(model.eos_ids)[0] if model.eos_ids else 0
     once = SamplingParameters(temperature=0.0, max_tokens=2, ignore_eos=True)
     engine.generate([[first] * min(32, plan.context - 2)], once)

@@ -94,4 +94,4 @@ class Rank:
 
 def message(batch: Batch) -> Batch:
     """What a rank needs of a batch: integers, not whose they are."""
-    return Batch(chunks=tuple(replace(chunk, sequence=_NOBODY, siblings=()) for chunk in batch.chunks))
+    return replace(batch, chunks=tuple(replace(chunk, sequence=_NOBODY, siblings=()) for chunk in batch.chunks))

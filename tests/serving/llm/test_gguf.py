@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rolecall.serving.llm.ggml_blocks import BLOCKS, dequantized
+from rolecall.kernels.weight_formats import dequantize_weight
+from rolecall.serving.llm.ggml_blocks import BLOCKS, dequantized, quantized
 from rolecall.serving.llm.gguf import GgufFile, ModelFileError
 
 from .tiny import gguf_bytes
@@ -112,6 +113,33 @@ def test_blocks_stand_for_what_their_definition_says(name: str) -> None:
     got = dequantized(torch.from_numpy(raw).view(-1), block, block.elements)
     right = [[element(name, row, i) for i in range(block.elements)] for row in raw.astype(int)]
     assert torch.equal(got, torch.tensor(right))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["Q5_0", "Q4_K"]), st.integers(0, 2**32 - 1))
+def test_codes_that_are_kept_stand_for_the_same_numbers_but_for_scales_of_q4_k_in_float16(name: str, seed: int) -> None:
+    block = BY_NAME[name]
+    raw = np.random.default_rng(seed).integers(0, 256, (2, 2 * block.size), dtype=np.uint8)
+    for at in (*HALVES[name], *(block.size + place for place in HALVES[name])):
+        raw[:, at + 1] = raw[:, at + 1] % 0x40  # factors in 0 to 2: others have no minima, or none a float16 holds
+    tensor = torch.from_numpy(raw)
+    kept = quantized(tensor, block, 2 * block.elements, rounded=True)
+    right = dequantized(tensor, block, 2 * block.elements)
+    assert kept is not None
+    assert kept.codes.numel() == right.numel()
+    if name == "Q5_0":
+        assert torch.equal(dequantize_weight(kept), right)
+        return
+    assert quantized(tensor, block, 2 * block.elements) is None
+    assert kept.minima is not None
+    largest = (15 * kept.scales.float() + kept.minima.float().abs()).repeat_interleave(32, dim=1)
+    assert bool(((dequantize_weight(kept) - right).abs() <= 2**-11 * largest + 2**-20).all())
+
+
+def test_factors_beyond_float16_are_not_kept_as_codes() -> None:
+    raw = np.full((1, 144), 255, dtype=np.uint8)
+    raw[:, :4] = np.array([60_000.0, 1.0], dtype=np.float16).view(np.uint8)
+    assert quantized(torch.from_numpy(raw), BY_NAME["Q4_K"], 256, rounded=True) is None
 
 
 def element(name: str, b: np.ndarray, i: int) -> float:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rolecall.kernels.weight_formats import TiledWeight
+from rolecall.serving.llm.fidelity import fidelity
 from rolecall.serving.llm.gguf import ModelFileError
 from rolecall.serving.llm.loading import find, load_model
 from rolecall.serving.llm.model_runner import ModelRunner
@@ -84,6 +86,23 @@ def test_codes_of_a_gguf_file_are_kept_and_multiply_as_the_numbers_they_stand_fo
     exact = tiny.logits(ModelRunner(loaded, blocks=8), TOKENS)
     fast = ours(file, compute="fast")
     assert 0 < float((fast - exact).abs().max()) < 0.1 * float(exact.abs().max())
+
+
+def test_a_model_of_k_types_keeps_four_bits_in_fast_mode_and_says_nearly_the_same(tmp_path: Path) -> None:
+    made = tiny.llama(hidden_size=256, intermediate_size=256, initializer_range=0.1)
+    file = tiny.write_gguf(made, tmp_path / "model.gguf", "Q4_K")
+    exact, fast = load_model(file, compute="exact"), load_model(file, compute="fast")
+    assert [part.format for part in fast.weights.layers[0].gate_up.parts if isinstance(part, TiledWeight)] == [
+        "int4_affine"
+    ]
+    assert fast.weights.weight_bytes < (5.5 / 8) * sum(w.numel() for w in made.parameters() if w.ndim == 2)
+    assert exact.weights.weight_bytes > 5 * fast.weights.weight_bytes
+    rows = [tiny.logits(ModelRunner(model, blocks=8), TOKENS) for model in (exact, fast)]
+    assert fidelity(*rows, torch.tensor(TOKENS)).kl < 1e-3
+    steps = tiny.greedy(ModelRunner(fast, blocks=4), [TOKENS[:9], TOKENS[9:20]], 3)
+    assert steps == tiny.greedy(ModelRunner(fast, blocks=4, graphs=False), [TOKENS[:9], TOKENS[9:20]], 3)
+    requantised = ours(saved(made, tmp_path / "folder"), compute="fast", weight_format="int4_affine")
+    assert float((rows[1] - rows[0]).abs().max()) < 0.2 * float((requantised - rows[0]).abs().max())
 
 
 def test_floats_are_quantised_in_fast_mode_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -12,8 +13,10 @@ import psutil
 import pytest
 
 from rolecall.platform.ray_runtime import environment, ray_session
-from rolecall.platform.settings import RaySettings
+from rolecall.platform.settings import LLMSettings, RaySettings
 from rolecall.serving.llm.admission import Words
+from rolecall.serving.llm.api.loop import News
+from rolecall.serving.llm.api.opening import open_llm
 from rolecall.serving.llm.draft import PromptLookup
 from rolecall.serving.llm.engine import EngineOptions, LLMEngine, Runner
 from rolecall.serving.llm.loading import load_model
@@ -46,7 +49,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("llama")
-    tiny.llama(3, initializer_range=0.3, vocab_size=128, max_position_embeddings=96).save_pretrained(place)
+    biases = {"attention_bias": True, "mlp_bias": True}
+    tiny.llama(3, initializer_range=0.3, vocab_size=128, max_position_embeddings=96, **biases).save_pretrained(place)
     return place
 
 
@@ -84,13 +88,31 @@ def test_two_ranks_say_what_one_says_hold_half_of_it_each_and_none_outlives_one_
     assert_ends(made, ranks)
 
 
-def test_a_killed_rank_ends_the_engine_with_an_error(cluster: None, folder: Path) -> None:
-    ranks = two(folder, timeout_s=60)
-    made = engine(ranks)
-    made.add(STEM, GREEDY)
-    made.step()
-    os.kill(ranks.processes[1], signal.SIGKILL)
-    assert_ends(made, ranks)
+def test_a_server_whose_rank_is_killed_takes_no_requests_and_leaves_nothing_behind(
+    cluster: None, tmp_path: Path
+) -> None:
+    path = tiny.write_gguf(tiny.llama(), tmp_path / "model.gguf", "Q8_0")
+    service = open_llm(LLMSettings(model=str(path), tensor_parallel=2, cache_mb=4, max_sequences=2))
+    processes = psutil.process_iter(["cmdline"])
+    ranks = [p for p in processes if (p.info["cmdline"] or [""])[0].startswith("ray::Rank")]
+    assert len(ranks) == 2
+
+    async def ask() -> list[int]:
+        queue: News = asyncio.Queue()
+        await service.loop.open([PROMPTS[4]], GREEDY, queue)
+        said: list[int] = []
+        while (news := await queue.get()) is not None:
+            said += [token.token for output in news for token in output.tokens]
+            if any(output.finish_reason for output in news):
+                break
+        return said
+
+    one = engine(ModelRunner(load_model(path), blocks=18, block_size=8))
+    assert asyncio.run(ask()) == one.generate([PROMPTS[4]], GREEDY)[0].completions[0].token_ids
+    ranks[1].kill()
+    assert len(asyncio.run(ask())) < GREEDY.max_tokens
+    assert not service.loop.alive
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
 
 
 def assert_ends(made: LLMEngine, ranks: ParallelRunner) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,33 @@ def gguf_blocks(weight: QuantizedWeight) -> bytes:
     return torch.cat(parts, dim=2).numpy().tobytes()
 
 
+def q4_k_blocks(w_NK: Tensor) -> bytes:
+    """Q4_K blocks of a matrix whose rows are of 256s: six bits of scale and of minimum for each 32 columns."""
+    w = w_NK.reshape(-1, 8, 32)
+    low = w.amin(dim=2).clamp(max=0)
+    step = (w.amax(dim=2) - low) / 15
+    d, m = (part.amax(dim=1, keepdim=True).div(63).half() for part in (step, -low))
+    scales, minima = (step / d.float()).round().clamp(1, 63).byte(), (-low / m.float()).round().clamp(0, 63).byte()
+    codes = (w + (m.float() * minima)[:, :, None]) / (d.float() * scales)[:, :, None]
+    q = codes.round().clamp(0, 15).byte().view(-1, 4, 2, 32)
+    a, b = (x[:, :4] | (x[:, 4:] >> 4) << 6 for x in (scales, minima))
+    c = (scales[:, 4:] & 15) | (minima[:, 4:] & 15) << 4
+    parts = [d.view(torch.uint8), m.view(torch.uint8), a, b, c, (q[:, :, 0] | q[:, :, 1] << 4).flatten(1)]
+    return torch.cat(parts, dim=1).numpy().tobytes()
+
+
+def q6_k_blocks(w_NK: Tensor) -> bytes:
+    """Q6_K blocks likewise: eight bits of scale for each 16 columns."""
+    w = w_NK.reshape(-1, 16, 16)
+    step = w.abs().amax(dim=2) / 31
+    d = step.amax(dim=1, keepdim=True).div(127).half()
+    scales = (step / d.float()).round().clamp(1, 127)
+    q = (w / (d.float() * scales)[:, :, None]).round().clamp(-32, 31).add(32).byte().view(-1, 2, 4, 32)
+    low = torch.cat([q[:, :, :2] & 15 | (q[:, :, 2:] & 15) << 4], dim=2).flatten(1)
+    high = (q[:, :, 0] >> 4 | q[:, :, 1] >> 4 << 2 | q[:, :, 2] >> 4 << 4 | q[:, :, 3] >> 4 << 6).flatten(1)
+    return torch.cat([low, high, scales.to(torch.int8).view(torch.uint8), d.view(torch.uint8)], dim=1).numpy().tobytes()
+
+
 def gguf_bytes(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[tuple[int, ...], int, bytes]]) -> bytes:
     """A file: metadata of int, float, bool, str and lists of them; tensors as (shape, type, data)."""
     out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
@@ -145,12 +172,23 @@ def write_gguf(model: Any, path: Path, kind: str = "F32") -> Path:
         heads = {"attn_q": c.num_attention_heads, "attn_k": c.num_key_value_heads}.get(new.split(".")[-2])
         if heads is not None:
             w = w.view(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).transpose(1, 2).reshape(w.shape)
-        code = {"F32": 0, "Q8_0": 8, "Q4_1": 3, "Q4_0": 2}[kind if w.ndim == 2 else "F32"]
-        formats: Any = {8: "int8_group", 3: "int4_affine", 2: "int4_group"}
-        raw = w.contiguous().numpy().tobytes() if code == 0 else gguf_blocks(quantize_weight(w, formats[code]))
+        code, pack = PACKED[kind if w.ndim == 2 else "F32"]
+        if kind == "Q4_K" and new.endswith(("attn_v.weight", "ffn_down.weight", "output.weight")):  # as Q4_K_M has it
+            code, pack = PACKED["Q6_K"]
+        raw = pack(w.contiguous())
         tensors[new] = (tuple(w.shape), code, raw)
     path.write_bytes(gguf_bytes(gguf_metadata(model), tensors))
     return path
+
+
+PACKED: dict[str, tuple[int, Callable[[Tensor], bytes]]] = {
+    "F32": (0, lambda w: w.numpy().tobytes()),
+    "Q4_0": (2, lambda w: gguf_blocks(quantize_weight(w, "int4_group"))),
+    "Q4_1": (3, lambda w: gguf_blocks(quantize_weight(w, "int4_affine"))),
+    "Q8_0": (8, lambda w: gguf_blocks(quantize_weight(w, "int8_group"))),
+    "Q4_K": (12, q4_k_blocks),
+    "Q6_K": (14, q6_k_blocks),
+}
 
 
 def gguf_metadata(model: Any) -> dict[str, Any]:
