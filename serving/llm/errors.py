@@ -1,7 +1,8 @@
-"""Why the engine refuses a request. Each refines a standard exception, so that no other package is needed.
+"""Why the engine refuses a request, or ends. Each refines a standard exception, so that no other package is needed.
 
 ValueError ── ContextOverflowError      prompt and max_tokens do not fit; nothing is ever cut off instead
-RuntimeError ── EngineBusyError         too much is queued; come back in `retry_after` seconds
+RuntimeError ┬─ EngineBusyError         too much is queued; come back in `retry_after` seconds
+             └─ RankError               a process that holds a part of the model failed, was lost or found no room
 """
 
 from __future__ import annotations
@@ -20,3 +21,7 @@ class EngineBusyError(RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.args[0]}; try again in {self.retry_after:.0f} s"
+
+
+class RankError(RuntimeError):
+    """One of the processes that share a model failed or was lost, or there is no room for one. All have been ended."""

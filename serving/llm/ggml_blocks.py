@@ -54,17 +54,16 @@ def quantized(raw: Tensor, block: Block, columns: int, *, rounded: bool = False)
     """
     if block.format is not None:
         return from_gguf(raw, block.format, columns)
-    format: Format | None = {"Q5_0": "int8_group", **({"Q4_K": "int4_affine"} if rounded else {})}.get(block.name)
-    if format is None:
+    if block.name != "Q5_0" and not (rounded and block.name == "Q4_K"):
         return None
     codes, *heads = _UNPACKED[block.name](raw.view(-1, block.size))
     scales, minima = (head.reshape(-1, columns // codes.shape[2]).half() for head in heads)
     if not bool(scales.isfinite().all() and minima.isfinite().all()):
         return None
     codes = codes.reshape(-1, columns).to(torch.int8)
-    return QuantizedWeight(
-        format=format, codes=codes, scales=scales, minima=-minima if format == "int4_affine" else None
-    )
+    if block.name == "Q5_0":
+        return QuantizedWeight(format="int8_group", codes=codes, scales=scales)
+    return QuantizedWeight(format="int4_affine", codes=codes, scales=scales, minima=-minima)
 
 
 def dequantized(raw: Tensor, block: Block, columns: int) -> Tensor:

@@ -10,10 +10,11 @@ allocated, and what does not fit is refused with its place. Nothing of a refused
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, overload
@@ -26,7 +27,7 @@ from rolecall.serving.llm.ggml_blocks import BLOCKS, Block
 Value: TypeAlias = "int | float | bool | str | list[Value]"
 V = TypeVar("V", int, float, bool, str, list[Any])
 
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _LEAST_ENTRY, _LEAST_TENSOR = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8  # bytes of the shortest entry and tensor description
 
@@ -47,10 +48,7 @@ class GgufTensor:
     @property
     def size(self) -> int:
         """Bytes of the data."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count // self.block.elements * self.block.size
+        return math.prod(self.shape) // self.block.elements * self.block.size
 
 
 class GgufFile:
@@ -115,53 +113,41 @@ class _Cursor:
                 f"{what} needs {size} bytes, {self.end - self.at} are left; the file is cut short or wrong"
             )
 
-    def scalar(self, code: str, what: str) -> int | float:
-        size = struct.calcsize(code)
+    def taken(self, size: int, what: str) -> bytes:
         self.need(size, what)
-        found: int | float = struct.unpack_from(code, self.data, self.at)[0]
         self.at += size
-        return found
+        return self.data[self.at - size : self.at]
+
+    def numbers(self, code: str, count: int, what: str) -> tuple[Any, ...]:
+        layout = f"<{count}{code}"
+        self.need(count * struct.calcsize(f"<{code}"), what)  # before a layout of that size is made
+        return struct.unpack(layout, self.taken(struct.calcsize(layout), what))
 
     def integer(self, code: str, what: str) -> int:
-        return int(self.scalar(code, what))
+        return int(self.numbers(code, 1, what)[0])
 
     def text(self, what: str) -> str:
-        size = self.integer("<Q", f"the length of {what}")
-        self.need(size, what)
-        found = self.data[self.at : self.at + size]
+        found = self.taken(self.integer("Q", f"the length of {what}"), what)
         try:
-            text = found.decode("utf-8")
+            return found.decode("utf-8")
         except UnicodeDecodeError as error:
             raise self.refuse(f"{what} is no UTF-8") from error
-        self.at += size
-        return text
 
     def value(self, kind: int, what: str) -> Value:
-        if kind == _STRING:
-            return self.text(what)
-        if kind == _ARRAY:
-            return self.array(what)
-        if kind not in _SCALARS:
-            raise self.refuse(f"{what} has type {kind}; known: 0 to 12")
-        found = self.scalar(_SCALARS[kind], what)
-        if kind != _BOOL:
-            return found
-        if found not in (0, 1):
-            raise self.refuse(f"{what} is a truth value of {found}; allowed: 0, 1")
-        return bool(found)
+        if kind != _ARRAY:
+            return self.values(kind, 1, what)[0]
+        kind, count = self.integer("I", what), self.integer("Q", what)
+        return self.values(kind, count, what)
 
-    def array(self, what: str) -> list[Value]:
-        kind, count = self.integer("<I", what), self.integer("<Q", what)
+    def values(self, kind: int, count: int, what: str) -> list[Value]:
         if kind == _STRING:
             self.need(8 * count, f"{what} of {count} texts")
             return [self.text(what) for _ in range(count)]
         if kind not in _SCALARS:
-            raise self.refuse(f"{what} is an array of type {kind}; allowed: numbers, truth values, texts")
-        code = _SCALARS[kind]
-        size = count * struct.calcsize(code)
-        self.need(size, f"{what} of {count} numbers")
-        found: list[Value] = list(struct.unpack_from(f"<{count}{code[1]}", self.data, self.at))
-        self.at += size
+            raise self.refuse(f"{what} has type {kind}; known: 0 to 12, arrays of arrays not")
+        found = list(self.numbers(_SCALARS[kind], count, what))
+        if kind == _BOOL and not set(found) <= {0, 1}:
+            raise self.refuse(f"{what} holds a truth value other than 0 and 1")
         return [bool(x) for x in found] if kind == _BOOL else found
 
 
@@ -169,17 +155,17 @@ def _parse(cursor: _Cursor) -> tuple[Mapping[str, Value], Mapping[str, GgufTenso
     if cursor.data[:4] != b"GGUF":
         raise cursor.refuse(f"got {cursor.data[:4]!r}; a GGUF file begins with b'GGUF'")
     cursor.at = 4
-    version = cursor.integer("<I", "the version")
+    version = cursor.integer("I", "the version")
     if version not in (2, 3):
         raise cursor.refuse(f"got version {version}; read: 2 and 3, little-endian")
-    tensors, entries = cursor.integer("<Q", "the tensors' number"), cursor.integer("<Q", "the entries' number")
+    tensors, entries = cursor.integer("Q", "the tensors' number"), cursor.integer("Q", "the entries' number")
     cursor.need(entries * _LEAST_ENTRY + tensors * _LEAST_TENSOR, f"{entries} entries and {tensors} tensors")
     metadata: dict[str, Value] = {}
     for _ in range(entries):
         key = cursor.text("a key")
         if key in metadata:
             raise cursor.refuse(f"key {key!r} comes twice")
-        metadata[key] = cursor.value(cursor.integer("<I", f"the type of {key!r}"), f"{key!r}")
+        metadata[key] = cursor.value(cursor.integer("I", f"the type of {key!r}"), f"{key!r}")
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1) or alignment > 1 << 20:
         raise cursor.refuse(f"got general.alignment {alignment!r}; allowed: a power of two from 8 to 2^20")
@@ -190,11 +176,11 @@ def _parse(cursor: _Cursor) -> tuple[Mapping[str, Value], Mapping[str, GgufTenso
 def _described(cursor: _Cursor) -> GgufTensor:
     """One tensor's description; `start` still counts from the beginning of the data."""
     name = cursor.text("a tensor's name")
-    dimensions = cursor.integer("<I", f"the dimensions of {name!r}")
+    dimensions = cursor.integer("I", f"the dimensions of {name!r}")
     if not 1 <= dimensions <= 4:
         raise cursor.refuse(f"tensor {name!r} has {dimensions} dimensions; allowed: 1 to 4")
-    shape = [cursor.integer("<Q", f"the shape of {name!r}") for _ in range(dimensions)]
-    kind, start = cursor.integer("<I", f"the type of {name!r}"), cursor.integer("<Q", f"the place of {name!r}")
+    shape = cursor.numbers("Q", dimensions, f"the shape of {name!r}")
+    kind, start = cursor.integer("I", f"the type of {name!r}"), cursor.integer("Q", f"the place of {name!r}")
     if kind not in BLOCKS:
         known = ", ".join(f"{number} ({block.name})" for number, block in BLOCKS.items())
         raise cursor.refuse(f"tensor {name!r} has type {kind}; read: {known}")
@@ -218,5 +204,5 @@ def _placed(cursor: _Cursor, described: list[GgufTensor], alignment: int) -> dic
                 f"tensor {tensor.name!r} ends at {start + tensor.size}, the file at {cursor.end}; it is cut short"
             )
         free = start + tensor.size
-        placed[tensor.name] = GgufTensor(name=tensor.name, shape=tensor.shape, block=tensor.block, start=start)
+        placed[tensor.name] = replace(tensor, start=start)
     return placed

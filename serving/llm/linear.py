@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeAlias
 
 import torch
@@ -52,7 +53,8 @@ class Linear:
 
     def pieces(self, out_MN: Tensor) -> list[tuple[TiledWeight | Tensor, Tensor]]:
         """Each part with the columns of the output that it makes."""
-        return list(zip(self.parts, out_MN.split([_rows(part) for part in self.parts], dim=1), strict=True))
+        ends = list(accumulate(map(_rows, self.parts)))
+        return [(part, out_MN[:, end - _rows(part) : end]) for part, end in zip(self.parts, ends, strict=True)]
 
     @property
     def bytes(self) -> int:

@@ -24,7 +24,7 @@ from rolecall.kernels.weight_formats import FORMATS, Format
 from rolecall.serving.llm import tokenizer
 from rolecall.serving.llm.checkpoint import Adapted, Checkpoint, GgufCheckpoint, SafetensorsCheckpoint, read_json
 from rolecall.serving.llm.gguf import GgufFile, ModelFileError
-from rolecall.serving.llm.linear import Embedding, Linear, linear
+from rolecall.serving.llm.linear import Embedding, Linear, Matrix, linear
 from rolecall.serving.llm.llama import Layer, Llama
 from rolecall.serving.llm.llama_config import LlamaConfig
 from rolecall.serving.llm.tensor_parallel import Ranks
@@ -86,12 +86,12 @@ def load_model(
     info = _info(path, checkpoint)
     adapted = Adapted(checkpoint, Path(adapter)) if adapter is not None else None
     builder = _Builder(
-        adapted or checkpoint,
-        compute=compute,
+        checkpoint=adapted or checkpoint,
+        ranks=ranks or Ranks(),
+        mode=compute,
         format=weight_format or ("int8_group" if compute == "fast" else None),
         device=torch.device(device),
         dtype=dtype or default_dtype(device),
-        ranks=ranks or Ranks(),
     )
     with torch.inference_mode():
         model = builder.model(backend)
@@ -151,27 +151,20 @@ def _folder_ends(folder: Path) -> set[int]:
     return {end for end in ends if isinstance(end, int)}
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Builder:
-    """Puts a checkpoint's tensors into a model, sharded and laid out."""
+    """Puts a checkpoint's tensors into a model, this rank's share of them, laid out for the kernels."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        compute: Compute,
-        format: Format | None,
-        device: torch.device,
-        dtype: torch.dtype,
-        ranks: Ranks,
-    ) -> None:
-        self.checkpoint, self.config, self.ranks = checkpoint, checkpoint.config, ranks
-        self.options: dict[str, Any] = {"mode": compute, "format": format, "device": device, "dtype": dtype}
-        self.device, self.dtype = device, dtype
-        c = checkpoint.config
-        ranks.check(heads=c.heads, kv_heads=c.kv_heads, intermediate=c.intermediate, vocabulary=c.vocabulary)
+    checkpoint: Checkpoint
+    ranks: Ranks
+    mode: Compute
+    format: Format | None
+    device: torch.device
+    dtype: torch.dtype
 
     def model(self, backend: str | None) -> Llama:
-        c = self.config
+        c = self.checkpoint.config
+        self.ranks.check(heads=c.heads, kv_heads=c.kv_heads, intermediate=c.intermediate, vocabulary=c.vocabulary)
         tokens = self._by_rows({"model.embed_tokens": c.vocabulary}, biased=False)
         cos, sin = c.angles(self.checkpoint.divisors())
         return Llama(
@@ -187,7 +180,7 @@ class _Builder:
         )
 
     def _layer(self, name: str) -> Layer:
-        c = self.config
+        c = self.checkpoint.config
         q, kv = c.heads * c.head_width, c.kv_heads * c.head_width
         return Layer(
             attention_norm=self._norm(f"{name}.input_layernorm"),
@@ -204,17 +197,20 @@ class _Builder:
         )
 
     def _by_rows(self, rows: dict[str, int], biased: bool) -> Linear:
-        hidden, share = self.config.hidden, self.ranks.share
+        hidden, share = self.checkpoint.config.hidden, self.ranks.share
         matrices = [self.checkpoint.matrix(name, (count, hidden), rows=share(count)) for name, count in rows.items()]
         biases = [self.checkpoint.vector(f"{name}.bias", count)[share(count)] for name, count in rows.items() if biased]
-        return linear(matrices, biases=biases, **self.options)
+        return self._linear(matrices, biases)
 
     def _by_columns(self, name: str, columns: int, biased: bool) -> Linear:
-        hidden = self.config.hidden
+        hidden = self.checkpoint.config.hidden
         matrix = self.checkpoint.matrix(name, (hidden, columns), columns=self.ranks.share(columns))
         once = biased and self.ranks.rank == 0  # added to a sum over ranks
-        return linear([matrix], biases=[self.checkpoint.vector(f"{name}.bias", hidden)] if once else [], **self.options)
+        return self._linear([matrix], [self.checkpoint.vector(f"{name}.bias", hidden)] if once else [])
+
+    def _linear(self, matrices: list[Matrix], biases: list[Tensor]) -> Linear:
+        return linear(matrices, biases=biases, mode=self.mode, format=self.format, device=self.device, dtype=self.dtype)
 
     def _norm(self, name: str) -> Tensor:
-        vector = self.checkpoint.vector(f"{name}.weight", self.config.hidden)
+        vector = self.checkpoint.vector(f"{name}.weight", self.checkpoint.config.hidden)
         return vector.to(device=self.device, dtype=torch.float32)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from rolecall.platform.errors import InputError, NotFoundError
+from rolecall.platform.errors import InputError, NotFoundError, UnavailableError
 from rolecall.platform.settings import LLMSettings
 from rolecall.serving.llm.api.loop import EngineLoop
 from rolecall.serving.llm.api.service import LLMService
 from rolecall.serving.llm.api.texts import Texts
 from rolecall.serving.llm.cache_plan import MIB, CachePlan
 from rolecall.serving.llm.engine import EngineOptions, LLMEngine, Runner
+from rolecall.serving.llm.errors import RankError
 from rolecall.serving.llm.loading import LoadedModel, ModelInfo, describe_model, load_model
 from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.opening import open_engine, plan_for
@@ -23,7 +24,7 @@ _LOG = logging.getLogger("rolecall.serving.llm")
 def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
     """The model of these settings. Blocks for seconds. Raises NotFoundError where there is none, InputError where its
     files are wrong, it has no tokenizer, its sizes do not divide among the ranks, or the cache is too small for one
-    request, RankError where a rank finds no room or is lost."""
+    request, UnavailableError where a rank finds no room or is lost."""
     try:
         model = _open_model(settings)
         if model.tokenizer is None:
@@ -32,6 +33,9 @@ def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
         engine = _open_engine(model, settings)
     except FileNotFoundError as error:
         raise NotFoundError(str(error), "a model's path or package", "correct llm.model") from error
+    except RankError as error:
+        allowed = "room on the cluster for every rank"
+        raise UnavailableError(str(error), allowed, "add nodes, or lower llm.tensor_parallel") from error
     except ValueError as error:
         raise InputError(str(error), "a model that fits", "correct the settings below llm") from error
     return LLMService(
@@ -94,8 +98,13 @@ def _open_engine(model: ModelInfo, settings: LLMSettings) -> LLMEngine:
         block_size=settings.block_tokens,
     )
     _LOG.info("%s, each of %d ranks: %s", model.name, settings.tensor_parallel, plan)
-    engine = open_engine(model, plan, options, _open_runner(model, plan, settings))
-    first = sorted(model.eos_ids)[0] if model.eos_ids else 0
-    once = SamplingParameters(temperature=0.0, max_tokens=2, ignore_eos=True)
-    engine.generate([[first] * min(32, plan.context - 2)], once)
+    runner = _open_runner(model, plan, settings)
+    try:
+        engine = open_engine(model, plan, options, runner)
+        first = sorted(model.eos_ids)[0] if model.eos_ids else 0
+        once = SamplingParameters(temperature=0.0, max_tokens=2, ignore_eos=True)
+        engine.generate([[first] * min(32, plan.context - 2)], once)
+    except BaseException:
+        runner.close()
+        raise
     return engine

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from rolecall.serving.llm.request import Request, SamplingParameters
 from rolecall.serving.llm.sequence import Sequence
 from rolecall.serving.llm.tensor_parallel import Ranks
 
+_TCPStore: Any = cast(Any, dist).TCPStore  # untyped
 _NOBODY = Sequence.of(
     Request(request_id="", number=0, prompt=(), parameters=SamplingParameters(), max_tokens=0, arrived=0.0), seed=0
 )
@@ -54,7 +56,7 @@ class Rank:
     def __init__(self, rank: int, shared: Shared) -> None:
         self._ranks, self._shared = Ranks(rank=rank, size=shared.size), shared
         self._timeout = timedelta(seconds=shared.timeout_s)
-        self._store: dist.TCPStore | None = None
+        self._store: Any = None
 
     def load(self) -> int:
         """Read this rank's weights and make its cache. Returns the bytes of both. Raises as `load_model`."""
@@ -73,13 +75,13 @@ class Rank:
 
     def open_store(self, host: str) -> int:
         """Open the store where the others come to; `host`: this machine as they know it. Returns the port."""
-        self._store = dist.TCPStore(host, 0, self._shared.size, is_master=True, wait_for_workers=False)
+        self._store = _TCPStore(host, 0, self._shared.size, is_master=True, wait_for_workers=False)
         return int(self._store.port)
 
     def meet(self, host: str, port: int) -> int:
         """Wait until all ranks are here and have added a number up. Returns the process id."""
         s, ranks = self._shared, self._ranks
-        store = self._store or dist.TCPStore(host, port, s.size, is_master=False, timeout=self._timeout)
+        store = self._store or _TCPStore(host, port, s.size, is_master=False, timeout=self._timeout)
         backend = "nccl" if torch.device(s.device).type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=s.size, timeout=self._timeout)
         if int(ranks.sum(torch.ones(1, device=s.device))) != s.size:

@@ -19,13 +19,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor
 
 from rolecall.serving.llm.batch import Batch
+from rolecall.serving.llm.errors import RankError
 from rolecall.serving.llm.parallel.rank import Rank, Shared, message
 
 Placement: TypeAlias = Literal["STRICT_PACK", "PACK", "SPREAD", "STRICT_SPREAD"]
-
-
-class RankError(RuntimeError):
-    """A rank failed or was lost, or there is no place for one. The runner is closed."""
 
 
 class ParallelRunner:

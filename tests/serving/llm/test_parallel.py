@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -19,10 +20,11 @@ from rolecall.serving.llm.api.loop import News
 from rolecall.serving.llm.api.opening import open_llm
 from rolecall.serving.llm.draft import PromptLookup
 from rolecall.serving.llm.engine import EngineOptions, LLMEngine, Runner
+from rolecall.serving.llm.errors import RankError
 from rolecall.serving.llm.loading import load_model
 from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.parallel.rank import Shared
-from rolecall.serving.llm.parallel.runner import ParallelRunner, RankError
+from rolecall.serving.llm.parallel.runner import ParallelRunner
 from rolecall.serving.llm.request import SamplingParameters
 
 from . import tiny
@@ -30,7 +32,7 @@ from . import tiny
 pytestmark = pytest.mark.slow
 
 EOS = 127
-GREEDY = SamplingParameters(temperature=0, max_tokens=24)
+GREEDY = SamplingParameters(temperature=0, max_tokens=24, ignore_eos=True)
 DRAWN = SamplingParameters(temperature=0.8, top_p=0.95, top_k=40, seed=11, max_tokens=24)
 STEM = random.Random(5).choices(range(100), k=40)
 PROMPTS = [[*STEM, 9, 7], STEM + [1] * 12, STEM[:32], STEM[:32], [7], STEM[:5] * 4]
@@ -75,17 +77,17 @@ def test_two_ranks_say_what_one_says_hold_half_of_it_each_and_none_outlives_one_
     cluster: None, folder: Path
 ) -> None:
     one = ModelRunner(load_model(folder, compute="exact"), blocks=18, block_size=8)
-    ranks = two(folder, timeout_s=10)
-    for wishes in (GREEDY, DRAWN):
-        made, alone = engine(ranks), engine(one)
-        for _ in range(2):  # the second time what can be cached is
-            assert tokens(made, wishes) == tokens(alone, wishes)
-        stats = made.stats()
-        assert min(stats.preemptions, stats.cached_tokens, stats.kept_tokens) > 0
-    whole = one.model.weights.weight_bytes + one.cache_bytes
-    assert all(0.5 * whole <= held < 0.6 * whole for held in ranks.rank_bytes)
-    os.kill(ranks.processes[1], signal.SIGSTOP)
-    assert_ends(made, ranks)
+    with closing(two(folder, timeout_s=10)) as ranks:
+        for wishes in (GREEDY, DRAWN):
+            made, alone = engine(ranks), engine(one)
+            for _ in range(2):  # the second time what can be cached is
+                assert tokens(made, wishes) == tokens(alone, wishes)
+            stats = made.stats()
+            assert min(stats.preemptions, stats.cached_tokens, stats.drafted_tokens) > 0
+        whole = one.model.weights.weight_bytes + one.cache_bytes
+        assert all(0.5 * whole <= held < 0.6 * whole for held in ranks.rank_bytes)
+        os.kill(ranks.processes[1], signal.SIGSTOP)
+        assert_ends(made, ranks)
 
 
 def test_a_server_whose_rank_is_killed_takes_no_requests_and_leaves_nothing_behind(
