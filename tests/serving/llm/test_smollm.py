@@ -15,7 +15,8 @@ from rolecall.serving.llm.checkpoint import GgufCheckpoint
 from rolecall.serving.llm.fidelity import fidelity
 from rolecall.serving.llm.gguf import GgufFile
 from rolecall.serving.llm.linear import floats
-from rolecall.serving.llm.loading import LoadedModel, find, load_model
+from rolecall.serving.llm.loading import LoadedModel, load_model
+from rolecall.serving.llm.model_files import find
 from rolecall.serving.llm.model_runner import ModelRunner
 
 from . import tiny
