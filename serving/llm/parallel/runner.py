@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import ray
 import torch
+from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor
@@ -65,7 +66,7 @@ class ParallelRunner:
         ranks, self._ranks = self._ranks, []
         if ray.is_initialized():
             for rank in ranks:
-                with contextlib.suppress(ray.exceptions.RayError):
+                with contextlib.suppress(RayError):
                     ray.kill(rank)
             remove_placement_group(self._group)
 
@@ -77,28 +78,24 @@ class ParallelRunner:
 
     def _met(self) -> list[int]:
         """The processes of the ranks."""
-        host = self._collected([self._ranks[0].__ray_call__.remote(_address)])[0]
-        port = self._collected([self._ranks[0].open_store.remote(host)])[0]
+        first = self._ranks[0]
+        [host] = self._answers([first.__ray_call__.remote(_address)])
+        [port] = self._answers([first.open_store.remote(host)])
         return self._of_each("meet", host, port, timeout_s=2 * self._shared.timeout_s)
 
     def _of_each(self, method: str, *arguments: object, timeout_s: float | None = None) -> list[Any]:
         if not self._ranks:
             raise RankError("the ranks of this model have ended")
-        return self._collected([getattr(rank, method).remote(*arguments) for rank in self._ranks], timeout_s)
+        return self._answers([getattr(rank, method).remote(*arguments) for rank in self._ranks], timeout_s)
 
-    def _collected(self, calls: Sequence[Any], timeout_s: float | None = None) -> list[Any]:
-        """What each call returned; the first that fails, whichever it is, is raised at once."""
-        pending = list(calls)
+    def _answers(self, calls: Sequence[Any], timeout_s: float | None = None) -> list[Any]:
+        """What each call returned. Ray raises the first error as soon as it is there, whatever the others do."""
         try:
-            while pending:
-                done, pending = ray.wait(pending, timeout=timeout_s)
-                if not done:
-                    raise RankError(f"{len(pending)} of {len(calls)} ranks did not answer within {timeout_s:.0f} s")
-                ray.get(done)
-            return list(ray.get(list(calls)))
-        except ray.exceptions.RayError as error:
-            if isinstance(error, ValueError | OSError):  # of the model's files: as in one process
-                raise
+            return list(ray.get(list(calls), timeout=timeout_s))
+        except RayError as error:
+            cause = getattr(error, "cause", None)  # what a rank itself raised
+            if isinstance(cause, ValueError | FileNotFoundError):
+                raise cause from error
             raise RankError(f"a rank of {self._shared.size} failed or was lost: {error}") from error
 
 

@@ -100,11 +100,23 @@ def test_a_model_of_k_types_keeps_four_bits_in_fast_mode_and_says_nearly_the_sam
     assert fast.weights.weight_bytes < 0.8 * load_model(folder, compute="fast").weights.weight_bytes  # in 8 bits
     assert fast.weights.weight_bytes < 0.22 * exact.weights.weight_bytes
     rows = [tiny.logits(ModelRunner(model, blocks=8), TOKENS) for model in (exact, fast)]
-    assert fidelity(*rows, torch.tensor(TOKENS)).kl < 1e-3
+    assert fidelity(*rows, torch.tensor(TOKENS)).kl < 5e-3
     steps = tiny.greedy(ModelRunner(fast, blocks=4), [TOKENS[:9], TOKENS[9:20]], 3)
     assert steps == tiny.greedy(ModelRunner(fast, blocks=4, graphs=False), [TOKENS[:9], TOKENS[9:20]], 3)
     requantised = ours(folder, compute="fast", weight_format="int4_affine")
     assert float((rows[1] - rows[0]).abs().max()) < 0.2 * float((requantised - rows[0]).abs().max())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of maps")
+@pytest.mark.parametrize("file", ["model.safetensors", "model.gguf"])
+def test_floats_are_read_where_the_file_is_mapped(tmp_path: Path, file: str) -> None:
+    folder = saved(tiny.llama(), tmp_path)
+    tiny.write_gguf(tiny.llama(), tmp_path / "model.gguf")
+    loaded = load_model(folder / file if file.endswith("gguf") else folder, compute="exact")
+    [weight] = loaded.weights.layers[0].down.parts
+    assert isinstance(weight, torch.Tensor)
+    ranges = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines() if file in line]
+    assert any(int(start, 16) <= weight.data_ptr() < int(end, 16) for start, end in ranges)
 
 
 def test_floats_are_quantised_in_fast_mode_alone(tmp_path: Path) -> None:
