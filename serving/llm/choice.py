@@ -10,15 +10,25 @@ from rolecall.serving.llm.sequence import FinishReason, Sequence
 from rolecall.serving.llm.text import TextStream
 
 
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """Tokens that a step brought to a choice; with a `reason` the last ones, as far as their numbers tell."""
+
+    choice: Choice
+    tokens: list[Token]
+    reason: FinishReason | None
+
+
 @dataclass(eq=False, kw_only=True)
 class Choice:
-    """`stream` is None for a model without a tokenizer. Times are seconds of the engine's clock."""
+    """`stream` is None for a model without a tokenizer. `taken`: tokens so far. Times are of the engine's clock."""
 
     sequence: Sequence
     stream: TextStream | None
     ends: frozenset[int]
     started: float | None = None
     first_token: float | None = None
+    taken: int = 0
     scores: list[Token] = field(default_factory=list[Token])
     scores_sent: bool = False
 
@@ -29,25 +39,38 @@ class Choice:
         self.started = now
         return now - self.sequence.request.arrived
 
-    def read(self, tokens: Tokens[Token], now: float) -> Output:
-        """Take the tokens up to the one that ends the choice, if one does; the sequence itself is not changed."""
+    def take(self, tokens: Tokens[Token], now: float) -> News:
+        """The tokens up to the one that ends the choice, if one does by itself; the sequence is not changed."""
         if self.first_token is None and tokens:
             self.first_token = now
         taken: list[Token] = []
-        text = ""
-        reason: FinishReason | None = None
+        reason: FinishReason | None = "length" if not tokens and self.sequence.request.max_tokens == 0 else None
         for token in tokens:
             if token.token < 0:
                 reason = "error"
                 break
             taken.append(token)
-            more, reason = self._take(token.token, self.sequence.generated_count + len(taken))
-            text += more
+            self.taken += 1
+            if token.token in self.ends:
+                reason = "stop"
+            elif self.taken == self.sequence.request.max_tokens:
+                reason = "length"
             if reason is not None:
                 break
-        if not tokens and self._only_scored():
-            reason = "length"
-        return self.output(taken, text, reason, now)
+        return News(choice=self, tokens=taken, reason=reason)
+
+    def read(self, news: News, now: float) -> Output:
+        """The text of what was just taken, up to the first stop string, which ends the choice as well."""
+        before, text = self.taken - len(news.tokens), ""
+        for count, token in enumerate(news.tokens, start=1):
+            if self.stream is None or token.token in self.ends:
+                continue
+            may_stop = before + count >= self.sequence.request.parameters.min_tokens
+            more, stopped = self.stream.feed(token.token, may_stop=may_stop)
+            text += more
+            if stopped:
+                return self.output(news.tokens[:count], text, "stop", now)
+        return self.output(news.tokens, text, news.reason, now)
 
     def output(self, tokens: Tokens[Token], text: str, reason: FinishReason | None, now: float) -> Output:
         """News for the caller; with a reason the last, so with what text was held back."""
@@ -71,21 +94,6 @@ class Choice:
             return [output]
         others = range(1, self.sequence.siblings_due + 1)
         return [output, *(replace(output, index=index, prompt_logprobs=None) for index in others)]
-
-    def _take(self, token: int, count: int) -> tuple[str, FinishReason | None]:
-        """The text of the `count`-th token, and whether it ends the choice."""
-        request = self.sequence.request
-        if token in self.ends:
-            return "", "stop"
-        text, stopped = "", False
-        if self.stream is not None:
-            text, stopped = self.stream.feed(token, may_stop=count >= request.parameters.min_tokens)
-        if stopped:
-            return text, "stop"
-        return text, "length" if count >= request.max_tokens else None
-
-    def _only_scored(self) -> bool:
-        return self.sequence.request.max_tokens == 0
 
     def _prompt_logprobs(self) -> tuple[Token | None, ...] | None:
         wanted = self.sequence.request.parameters.prompt_logprobs is not None and self.sequence.index == 0

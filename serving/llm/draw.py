@@ -11,11 +11,12 @@ from rolecall.serving.llm.sequence import Sequence
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One token to be drawn from a row of logits, to follow `drafted` guesses after the sequence's tokens."""
+    """One token to be drawn from a row of logits, to follow `drafted` guesses after `known` tokens of the sequence."""
 
     sequence: Sequence
     row: int
-    drafted: tuple[int, ...]
+    known: int
+    drafted: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> SamplingParameters:
@@ -25,12 +26,12 @@ class Draw:
     @property
     def generated(self) -> list[int]:
         """What this token would follow, after the prompt."""
-        return [*self.sequence.generated, *self.drafted]
+        return [*self.sequence.tokens[self.sequence.prompt_length : self.known], *self.drafted]
 
     @property
     def position(self) -> int:
         """The place of this token in its sequence."""
-        return len(self.sequence.tokens) + len(self.drafted)
+        return self.known + len(self.drafted)
 
 
 def draws_of(chunk: Chunk, first: int) -> list[Draw]:
@@ -38,6 +39,10 @@ def draws_of(chunk: Chunk, first: int) -> list[Draw]:
     if not chunk.samples:
         return []
     row = first + len(chunk.wants_logits) - chunk.drafted - 1
-    guesses = chunk.tokens[len(chunk.tokens) - chunk.drafted :]
-    own = [Draw(sequence=chunk.sequence, row=row + kept, drafted=guesses[:kept]) for kept in range(chunk.drafted + 1)]
-    return own + [Draw(sequence=sibling, row=row, drafted=()) for sibling in chunk.siblings]
+    known = chunk.end - chunk.drafted
+    guesses = chunk.tokens[known - chunk.start :]
+    own = [
+        Draw(sequence=chunk.sequence, row=row + kept, known=known, drafted=guesses[:kept])
+        for kept in range(chunk.drafted + 1)
+    ]
+    return own + [Draw(sequence=sibling, row=row, known=known) for sibling in chunk.siblings]

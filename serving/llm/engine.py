@@ -18,9 +18,10 @@ from torch import Tensor
 from rolecall.serving.llm.admission import Admission, Words
 from rolecall.serving.llm.batch import Batch
 from rolecall.serving.llm.block_pool import BlockPool
-from rolecall.serving.llm.choice import Choice
-from rolecall.serving.llm.draft import Draft, DraftKind, next_limit
+from rolecall.serving.llm.choice import Choice, News
+from rolecall.serving.llm.draft import LATER, Draft, DraftKind, next_limit
 from rolecall.serving.llm.errors import EngineBusyError
+from rolecall.serving.llm.flight import Computed, Flight, Launcher, settled
 from rolecall.serving.llm.output import Generation, Output, joined
 from rolecall.serving.llm.request import SEEDS, Request, SamplingParameters
 from rolecall.serving.llm.sampler import Sampled, Sampler
@@ -54,7 +55,8 @@ class EngineOptions:
 
     `draft`: who guesses on: what followed the same words before (lookup), the model's own first `draft_layers` layers,
     both (layers where lookup has no guess), or none. `draft_tokens`: guesses a step verifies at most, shared among what
-    runs.
+    runs. `overlap`: a step is computed while the last one's text is read and, where no guesses hang on its tokens, the
+    next one is scheduled; the text is the same.
     """
 
     token_budget: int = 512
@@ -65,6 +67,7 @@ class EngineOptions:
     draft: DraftKind = "lookup"
     draft_tokens: int = 8
     draft_layers: int = 4
+    overlap: bool = True
 
 
 class LLMEngine:
@@ -98,7 +101,8 @@ class LLMEngine:
         self._clock, self._random = clock, randomness or random.Random()
         self._requests: dict[str, list[Choice]] = {}
         self._counters = Counters()
-        self._model_seconds = 0.0  # up to the step before
+        self._launcher = Launcher(self._compute, overlap=chosen.overlap)
+        self._flight: Flight | None = None
 
     @property
     def busy(self) -> bool:
@@ -147,22 +151,19 @@ class LLMEngine:
     def step(self) -> list[Output]:
         """Compute one batch; news of every choice that has some. Nothing to do: an empty list."""
         late = self._expire()
-        with self._counters.timed("schedule"):
-            self._propose()
-            batch = self.scheduler.schedule()
-        if not batch.chunks:
+        flight, self._flight = self._flight or self._launch(None), None
+        if flight is None:
             return late
-        self._begin(batch)
-        with self._counters.timed("model"):
-            batch = batch if self._draft is None else self._draft.complete(batch)
-            logits = self._runner.run(batch)
+        ahead = self._schedule_ahead(flight) if self.options.overlap else None
+        computed = flight.result()
         with self._counters.timed("sample"):
-            sampled = self._sampler.sample(batch, logits)
-        with self._counters.timed("detokenise"):
-            outputs = self._read(batch, sampled)
+            sampled = self._sampler.sample(computed.batch, computed.logits)
         with self._counters.timed("schedule"):
-            self._book(batch, outputs)
-        return [*late, *(output for choice, news in outputs.items() for output in choice.spread(news))]
+            news = self._book(flight, computed, sampled)
+        if self.options.overlap:
+            self._flight = self._launch(ahead)
+        with self._counters.timed("detokenise"):
+            return late + self._read(news)
 
     def cancel(self, request_id: str) -> None:
         """Drop a request at whatever stage and free its memory; unknown and finished ones are passed over."""
@@ -258,55 +259,103 @@ class LLMEngine:
             self._finish(choice.sequence, "deadline")
         return outputs
 
+    @property
+    def _guesses(self) -> int:
+        """How many tokens may be drafted for each that runs: the more run together, the fewer."""
+        return 0 if self._draft is None else self.options.draft_tokens // max(len(self.scheduler.running), 1)
+
     def _propose(self) -> None:
-        """Guess on for the sequences that only decode; the more run together, the fewer guesses each."""
-        if self._draft is None or not self.scheduler.running:
+        """Guess on for the sequences that only decode."""
+        most = self._guesses
+        if self._draft is None or not most:
             return
-        most = self.options.draft_tokens // len(self.scheduler.running)
-        for sequence in self.scheduler.running if most else ():
+        for sequence in self.scheduler.running:
             if sequence.may_draft and sequence.request.parameters.constraint is None:
                 count = min(most, sequence.draft_limit, sequence.remaining - 1)
                 sequence.draft = self._draft.propose(sequence, count)
 
-    def _begin(self, batch: Batch) -> None:
-        """Book how long each request queued that is computed for the first time; enter the choices forked off."""
-        now = self._clock()
+    def _schedule(self) -> Batch:
+        """The next step; the choices that it forks off are entered."""
+        batch = self.scheduler.schedule()
         for chunk in batch.chunks:
-            self._counters.seconds["queue"] += self._choice(chunk.sequence).start(now)
             for sibling in chunk.siblings:
-                self._choice(self._choose(sibling)).start(now)
+                self._choose(sibling)
+        return batch
 
-    def _read(self, batch: Batch, sampled: Sampled) -> dict[Choice, Output]:
-        """What each choice says to its new tokens: the text, and whether they end it."""
+    def _schedule_ahead(self, flight: Flight) -> Batch | None:
+        """The step after the one in flight, with LATER for its tokens; None where guesses hang on them."""
+        if self._guesses or any(chunk.drafted for chunk in flight.batch.chunks):
+            return None
+        with self._counters.timed("schedule"):
+            flight.booked = True
+            self.scheduler.update(flight.batch, {sequence: [LATER] for sequence in flight.sampling})
+            return self._schedule()
+
+    def _launch(self, ahead: Batch | None) -> Flight | None:
+        """Start what was scheduled ahead, as far as it still stands, else a new step; None where nothing is to do."""
+        with self._counters.timed("schedule"):
+            batch = settled(ahead) if ahead is not None else Batch(chunks=())
+            if not batch.chunks:
+                self._propose()
+                batch = self._schedule()
+            now = self._clock()
+            for chunk in batch.chunks:
+                self._counters.seconds["queue"] += self._choice(chunk.sequence).start(now)
+                for sibling in chunk.siblings:
+                    self._choice(sibling).start(now)
+        return self._launcher.launch(batch) if batch.chunks else None
+
+    def _compute(self, batch: Batch) -> tuple[Batch, Tensor]:
+        batch = batch if self._draft is None else self._draft.complete(batch)
+        return batch, self._runner.run(batch)
+
+    def _book(self, flight: Flight, computed: Computed, sampled: Sampled) -> list[News]:
+        """Append what was drawn, and end the choices that it ends; those that ended meanwhile are passed over."""
+        news = self._take(computed.batch, sampled)
+        gained = {each.choice.sequence: [token.token for token in each.tokens] for each in news}
+        self._count(computed, gained)
+        if not flight.booked:
+            self.scheduler.update(computed.batch, gained)
+        else:
+            for each in news:
+                for token in each.tokens:  # one, in the place of LATER
+                    each.choice.sequence.tokens[-1] = token.token
+        for each in news:
+            if each.reason is not None:
+                self._finish(each.choice.sequence, each.reason)
+        return news
+
+    def _take(self, batch: Batch, sampled: Sampled) -> list[News]:
         now = self._clock()
-        outputs: dict[Choice, Output] = {}
+        news: list[News] = []
         for chunk in batch.chunks:
-            self._choice(chunk.sequence).scores += sampled.prompt.get(chunk.sequence, [])
+            going = [each for each in (chunk.sequence, *chunk.siblings) if each.state is not State.FINISHED]
+            if chunk.sequence in going:
+                self._choice(chunk.sequence).scores += sampled.prompt.get(chunk.sequence, [])
             if chunk.samples or (chunk.sequence.request.max_tokens == 0 and chunk.end == len(chunk.sequence.tokens)):
-                for sequence in (chunk.sequence, *chunk.siblings):
-                    reader = self._choice(sequence)
-                    outputs[reader] = reader.read(sampled.tokens.get(sequence, []), now)
-        return outputs
+                news += [self._choice(each).take(sampled.tokens.get(each, []), now) for each in going]
+        return news
 
-    def _book(self, batch: Batch, outputs: Mapping[Choice, Output]) -> None:
-        """Let the scheduler know what was computed, sampled and ended."""
-        gained = {choice.sequence: [token.token for token in news.tokens] for choice, news in outputs.items()}
-        self._count(batch, gained)
-        self.scheduler.update(batch, gained)
-        for choice, news in outputs.items():
-            if news.finish_reason is not None:
-                self._finish(choice.sequence, news.finish_reason)
-
-    def _count(self, batch: Batch, gained: Mapping[Sequence, Tokens[int]]) -> None:
+    def _count(self, computed: Computed, gained: Mapping[Sequence, Tokens[int]]) -> None:
         counters = self._counters
-        counters.count(batch, sum(map(len, gained.values())), counters.seconds["model"] - self._model_seconds)
-        self._model_seconds = counters.seconds["model"]
-        for chunk in batch.chunks:
-            if chunk.drafted:
+        counters.count(computed.batch, sum(map(len, gained.values())), computed.seconds)
+        for chunk in computed.batch.chunks:
+            if chunk.drafted and chunk.sequence in gained:
                 kept = max(len(gained[chunk.sequence]) - 1, 0)
                 counters.drafted_tokens += chunk.drafted
                 counters.kept_tokens += kept
                 chunk.sequence.draft_limit = next_limit(chunk.sequence.draft_limit, chunk.drafted, kept)
+
+    def _read(self, news: Iterable[News]) -> list[Output]:
+        """What choices say to their new tokens; a stop string ends one that its tokens did not."""
+        now = self._clock()
+        outputs: list[Output] = []
+        for each in news:
+            output, sequence = each.choice.read(each, now), each.choice.sequence
+            outputs += each.choice.spread(output)
+            if output.finish_reason is not None and sequence.state is not State.FINISHED:
+                self._finish(sequence, output.finish_reason)
+        return outputs
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self.scheduler.finish(sequence, reason)

@@ -49,7 +49,10 @@ class FirstLayers:
             chunks = [_single(chunk, (chunk.tokens[0], *guesses[chunk.sequence])) for chunk in going]
             chunks[0], copies = replace(chunks[0], copies=copies), ()
             logits = self._run(Batch(chunks=tuple(chunks), layers=self._layers))
-            draws = [Draw(sequence=c.sequence, row=row, drafted=guesses[c.sequence]) for row, c in enumerate(going)]
+            draws = [
+                Draw(sequence=c.sequence, row=row, known=c.start + 1, drafted=guesses[c.sequence])
+                for row, c in enumerate(going)
+            ]
             for draw, token in zip(draws, self._sampler.draw(draws, logits), strict=True):
                 guesses[draw.sequence] = (*draw.drafted, max(token.token, 0))
         return Batch(chunks=tuple(_completed(chunk, guesses.get(chunk.sequence, ())) for chunk in batch.chunks))

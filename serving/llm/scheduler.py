@@ -73,8 +73,8 @@ class Scheduler:
         insort(self.waiting, sequence, key=_order)
 
     def schedule(self) -> Batch:
-        """The next step's work, with its blocks allocated; empty only if nothing waits or runs."""
-        step = _Step(budget=self.options.token_budget, later=deque(self.running), chunks=[])
+        """The next step's work, with its blocks allocated; empty if nothing waits and all that runs is whole."""
+        step = _Step(budget=self.options.token_budget, later=deque(s for s in self.running if not s.whole), chunks=[])
         while step.later or (step.admitting and self.waiting):
             if self._waiting_goes_first(step):
                 self._admit(self.waiting[0], step)

@@ -70,19 +70,14 @@ class Sequence:
         return len(self.request.prompt)
 
     @property
-    def generated(self) -> list[int]:
-        """Tokens sampled so far."""
-        return self.tokens[self.prompt_length :]
-
-    @property
-    def generated_count(self) -> int:
-        """How many tokens were sampled so far."""
-        return len(self.tokens) - len(self.request.prompt)
-
-    @property
     def remaining(self) -> int:
         """How many tokens may still be sampled."""
-        return self.request.max_tokens - self.generated_count
+        return self.request.max_tokens - (len(self.tokens) - self.prompt_length)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left to compute: the prompt is, and the last token that may be sampled was."""
+        return self.remaining == 0 and self.computed >= self.prompt_length
 
     @property
     def may_draft(self) -> bool:

@@ -96,8 +96,9 @@ class Counters:
             self.seconds[part] += time.perf_counter() - start
 
     def count(self, batch: Batch, gained: int, model_seconds: float) -> None:
-        """Book a step that gained so many tokens."""
+        """Book a step that gained so many tokens and whose model took so long."""
         self.steps += 1
+        self.seconds["model"] += model_seconds
         self.computed_tokens += batch.tokens
         self.generated_tokens += gained
         if all(chunk.start >= chunk.sequence.prompt_length for chunk in batch.chunks):

@@ -87,6 +87,7 @@ def _open_engine(model: ModelInfo, settings: LLMSettings) -> LLMEngine:
         draft=settings.draft,
         draft_tokens=settings.draft_tokens,
         draft_layers=settings.draft_layers,
+        overlap=settings.overlap,
     )
     plan = plan_for(
         model,

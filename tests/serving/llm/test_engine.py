@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from rolecall.kernels.cpp import build
 from rolecall.serving.llm.admission import Words
 from rolecall.serving.llm.draft import Draft, PromptLookup
 from rolecall.serving.llm.engine import EngineOptions, LLMEngine
@@ -117,6 +118,22 @@ def test_the_same_tokens_as_alone(
     assert (stats.cached_tokens > 0) == options.get("prefix_cache", True)
 
 
+@pytest.mark.skipif(not build.available(), reason="needs a C++ compiler")
+@pytest.mark.parametrize("wishes", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_fast_gives_the_same_tokens_as_alone(
+    oracle: Any, prompts: list[list[int]], wishes: SamplingParameters, tmp_path: Path
+) -> None:
+    """Activations in 8 bits are scaled row by row, so a row's numbers do not depend on its company."""
+    file = tiny.write_gguf(oracle, tmp_path / "model.gguf", "Q4_1")
+    fast = load_model(file, compute="fast")
+    alone = [texts(engine(fast, prefix_cache=False).generate([prompt], wishes))[0] for prompt in prompts]
+    for options in ({}, {"draft": "both", "draft_tokens": 60, "blocks": 18, "token_budget": 16, "max_sequences": 6}):
+        made = engine(fast, **options)
+        for _ in range(2):
+            assert texts(made.generate(prompts, wishes)) == alone
+        assert (made.stats().preemptions > 0) == (made.stats().drafted_tokens > 0) == bool(options)
+
+
 @pytest.mark.parametrize("wishes", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_a_draft_of_all_layers_is_always_right(
     model: LoadedModel, prompts: list[list[int]], wishes: SamplingParameters
@@ -177,6 +194,75 @@ def test_cancelling_at_any_step_frees_everything_and_disturbs_nobody(
         ][0][0]
         assert not made.busy
         assert made.stats().blocks_free == 20
+
+
+class Visitors:
+    """Random requests that come, leave and run out of time at given steps, however the engine computes."""
+
+    def __init__(self, made: LLMEngine, prompts: list[list[int]], seed: int) -> None:
+        self.engine, self.steps, self.told = made, 0, dict[tuple[str, int], list[Output]]()
+        self.gone: set[str] = set()
+        made._clock = lambda: float(self.steps)
+        chosen = random.Random(seed)
+        while self.steps < 60 or made.busy:
+            for number in range(chosen.choice((0, 0, 0, 1, 2)) if self.steps < 60 else 0):
+                self.arrive(f"{self.steps}-{number}", prompts, chosen)
+            if self.steps < 60 and chosen.random() < 0.1:
+                self.gone.add(left := f"{chosen.randrange(self.steps + 1)}-0")
+                made.cancel(left)
+            for output in made.step():
+                self.told.setdefault((output.request_id, output.index), []).append(output)
+            self.steps += 1
+
+    def arrive(self, name: str, prompts: list[list[int]], chosen: random.Random) -> None:
+        most = chosen.choice((0, 1, 7, 24))
+        wishes = SamplingParameters(
+            temperature=chosen.choice((0.0, 0.9)),
+            seed=chosen.randrange(99),
+            max_tokens=most,
+            min_tokens=min(most, chosen.choice((0, 0, 3))),
+            n=chosen.choice((1, 1, 3)),
+            stop=chosen.choice(((), ("a", "zz"), ("Q", "R", "S"))),
+            prompt_logprobs=chosen.choice((None, None, 1)),
+            repetition_penalty=chosen.choice((1.0, 1.2)),
+            logit_bias=chosen.choice(({}, {EOS: 4.0})),
+        )
+        deadline = chosen.choice((None, None, None, self.steps + 9.0))
+        priority = chosen.choice((0, 0, 1))
+        self.engine.add(chosen.choice(prompts), wishes, deadline=deadline, priority=priority, request_id=name)
+
+    def ends(self) -> dict[tuple[str, int], tuple[list[int], str, str | None]]:
+        return {
+            choice: (
+                [token.token for output in outputs for token in output.tokens],
+                "".join(output.text for output in outputs),
+                outputs[-1].finish_reason,
+            )
+            for choice, outputs in self.told.items()
+        }
+
+
+@pytest.mark.parametrize(("draft", "seed"), [("none", 1), ("none", 2), ("both", 3), ("lookup", 4)])
+def test_overlap_changes_no_token_no_text_and_no_end(
+    model: LoadedModel, prompts: list[list[int]], draft: str, seed: int
+) -> None:
+    options: dict[str, Any] = {"blocks": 18, "token_budget": 16, "max_sequences": 6, "draft_tokens": 12}
+    plain, overlapped = (
+        Visitors(engine(model, draft=draft, overlap=overlap, **options), prompts, seed) for overlap in (False, True)
+    )
+    ours, theirs = overlapped.ends(), plain.ends()
+    whole = [{choice for choice, (_, _, end) in ends.items() if end in ("stop", "length")} for ends in (ours, theirs)]
+    same = sorted(whole[0] & whole[1])
+    assert [ours[choice] for choice in same] == [theirs[choice] for choice in same]
+    assert {end for _, _, end in (ours[choice] for choice in same)} == {"stop", "length"}
+    for choice in {*ours, *theirs} - {*same}:  # cut short by the clock or by its caller, a step sooner or later
+        mine, other = (ends.get(choice, ([], "", None)) for ends in (ours, theirs))
+        assert choice[0] in plain.gone or "deadline" in (mine[2], other[2])
+        assert mine[0][: len(other[0])] == other[0][: len(mine[0])]
+    assert len(same) > 30
+    for visitors in (plain, overlapped):
+        assert visitors.engine.stats().blocks_free == 18
+        assert visitors.engine.stats().preemptions > 0
 
 
 def test_a_deadline_ends_every_choice_with_what_there_is(model: LoadedModel, prompts: list[list[int]]) -> None:

@@ -17,6 +17,7 @@ from rolecall.serving.llm.model_runner import ModelRunner
 
 from . import tiny
 
+CUDA = torch.cuda.is_available()
 compiled = pytest.mark.skipif(not build.available(), reason="needs a C++ compiler")
 TOKENS = [int(t) for t in torch.randint(0, 96, (70,), generator=torch.Generator().manual_seed(2))]
 
@@ -71,6 +72,40 @@ def test_a_copied_block_continues_as_the_one_it_was_copied_from(model: LoadedMod
     rows = made.run(Batch(chunks=(first, forked)))
     assert torch.equal(rows[:2], tiny.logits(runner(model), TOKENS[:14])[12:])
     assert torch.equal(rows[2:], tiny.logits(runner(model), [*TOKENS[:12], *TOKENS[20:22]])[12:])
+
+
+@pytest.mark.parametrize("layers", [None, 1])
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=compiled),
+        pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not CUDA, reason="needs a CUDA device")]),
+    ],
+)
+def test_a_kept_decode_step_is_the_eager_one_and_its_filling_writes_nothing(
+    file: Path, device: str, layers: int | None
+) -> None:
+    """On a CPU the calls noted for more sequences than there are, on a GPU the graph captured for them."""
+    loaded = load_model(file, compute="exact", device=device)
+    kept, eager = (ModelRunner(loaded, blocks=32, block_size=8, graphs=graphs) for graphs in (True, False))
+    kept._sizes = (1, 4, 8)
+    for made in (kept, eager):
+        for cache in made.caches:
+            cache.keys.zero_()
+            cache.values.zero_()
+    for count in (3, 1, 4, 7, 3):
+        prompts = [TOKENS[i : i + 9 + i] for i in range(count)]
+        tables = [range(4 * i, 4 * i + 4) for i in range(count)]
+        chunks = [tiny.chunk(p, 0, table[:3], wants=[]) for p, table in zip(prompts, tables, strict=True)]
+        decode = [tiny.chunk([5], len(p), table) for p, table in zip(prompts, tables, strict=True)]
+        logits = []
+        for made in (kept, eager):
+            made.run(Batch(chunks=tuple(chunks)))
+            logits.append(made.run(Batch(chunks=tuple(decode), layers=layers)))
+        torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0 if device == "cpu" else 1e-3)
+        for ours, theirs in zip(kept.caches, eager.caches, strict=True):
+            torch.testing.assert_close((ours.keys, ours.values), (theirs.keys, theirs.values), rtol=0, atol=1e-3)
+    assert {size for size, _ in kept._kept} == {1, 4, 8}
 
 
 def test_only_wanted_rows_come_back_in_the_order_of_the_chunks(model: LoadedModel) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 
 from rolecall.serving.llm.engine import EngineOptions
+from rolecall.serving.llm.loading import Compute
 from rolecall.serving.llm.offline import LLM
 from rolecall.serving.llm.output import Generation
 from rolecall.serving.llm.request import SamplingParameters
@@ -22,27 +23,34 @@ PROMPTS = [QUOTE, "The capital of France is", "def fibonacci(n):\n", QUOTE + " a
 PLAIN = EngineOptions(prefix_cache=False, draft="none")
 
 
-def exact(options: EngineOptions, blocks: int = 512) -> LLM:
-    llm = LLM(compute="exact", options=options, cache_bytes=2**30)
+def opened(compute: Compute, options: EngineOptions, blocks: int = 512) -> LLM:
+    llm = LLM(compute=compute, options=options, cache_bytes=2**30)
     llm.engine.scheduler.pool.allocate(llm.plan.blocks - blocks)  # what is taken nobody can use
     return llm
 
 
-@pytest.fixture(scope="module")
-def plain() -> list[Generation]:
-    llm = exact(PLAIN)
-    return [llm.generate([prompt], GREEDY)[0] for prompt in PROMPTS]
+@pytest.fixture(scope="module", params=["exact", "fast"])
+def plain(request: pytest.FixtureRequest) -> tuple[Compute, list[Generation]]:
+    llm = opened(request.param, PLAIN)
+    return request.param, [llm.generate([prompt], GREEDY)[0] for prompt in PROMPTS]
 
 
 @pytest.mark.parametrize(
     ("options", "blocks"),
-    [(PLAIN, 512), (EngineOptions(draft_tokens=32), 512), (EngineOptions(token_budget=12, max_sequences=4), 4)],
+    [
+        (PLAIN, 512),
+        (EngineOptions(draft="both", draft_tokens=32), 512),
+        (EngineOptions(draft="none", token_budget=12, max_sequences=4), 4),
+    ],
     ids=["batched", "speculation and prefix cache", "chunks and preemption"],
 )
-def test_the_same_text_however_it_is_computed(plain: list[Generation], options: EngineOptions, blocks: int) -> None:
-    llm = exact(options, blocks)
+def test_the_same_text_however_it_is_computed(
+    plain: tuple[Compute, list[Generation]], options: EngineOptions, blocks: int
+) -> None:
+    compute, alone = plain
+    llm = opened(compute, options, blocks)
     for _ in range(2):
-        assert [g.completions for g in llm.generate(PROMPTS, GREEDY)] == [g.completions for g in plain]
+        assert [g.completions for g in llm.generate(PROMPTS, GREEDY)] == [g.completions for g in alone]
     stats = llm.engine.stats()
     assert (stats.kept_tokens > 0) == (options.draft != "none")
     assert (stats.preemptions > 0) == (blocks == 4)
