@@ -93,6 +93,33 @@ INLINE floats halves(const void* from) {
 #endif
 }
 
+// Turns a square of numbers: lane j of v[i] becomes lane i of v[j].
+INLINE void turn_square(floats* v) {
+    typedef int32_t places __attribute__((vector_size(4 * WIDTH)));
+#pragma GCC unroll 4
+    for (int step = 1; step < WIDTH; step *= 2) {
+        places low, high;
+        for (int i = 0; i < WIDTH; i++) {
+            low[i] = i & step ? i - step + WIDTH : i;
+            high[i] = i & step ? i + WIDTH : i + step;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < WIDTH; i++) {
+            if (i & step) continue;
+            const floats a = v[i], b = v[i + step];
+#if defined(__clang__)
+            for (int lane = 0; lane < WIDTH; lane++) {
+                v[i][lane] = low[lane] < WIDTH ? a[low[lane]] : b[low[lane] - WIDTH];
+                v[i + step][lane] = high[lane] < WIDTH ? a[high[lane]] : b[high[lane] - WIDTH];
+            }
+#else
+            v[i] = __builtin_shuffle(a, b, low);
+            v[i + step] = __builtin_shuffle(a, b, high);
+#endif
+        }
+    }
+}
+
 // Integer products: DEPTH of them a lane. Where the processor multiplies bytes (VNNI) a lane of `a` is four unsigned, of
 // `b` four signed ones; else both are two signed 16-bit numbers. Exact, but for wrapping around.
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
