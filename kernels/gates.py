@@ -11,13 +11,12 @@ multiple of 32: its SiLU rounds otherwise at the end of a buffer).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from rolecall.kernels.configurations import Configuration, blocks, configuration
 from rolecall.kernels.cpp import build
+from rolecall.kernels.cpp.recording import Recording
 from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, constexpr, jit, register, tl, triton
 from rolecall.kernels.rows import FLOATS, accumulating, check_float, output, rows_of, written, written_rows
 
@@ -85,15 +84,13 @@ def _launch(gate: Tensor, up: Tensor, activation: str, out: Tensor) -> None:
 _BRIEF = 1 << 17  # elements: below, about 100 microseconds, Python's lock is kept
 
 
-def swiglu_into(g_MN: Tensor, u_MN: Tensor, y_MN: Tensor, threads: int) -> None:
-    """The compiled operator and nothing else: for a decode loop that has checked its shapes once.
+def swiglu_into(g_MN: Tensor, u_MN: Tensor, y_MN: Tensor, threads: int, recording: Recording | None = None) -> None:
+    """The compiled operator and nothing else, made or noted in `recording`: for a loop that has checked its shapes.
 
     Float32 matrices on the CPU with unit column stride; only where `build.available()`.
     """
     M, N = g_MN.shape
-    operators: Any = build.library()
-    functions = operators.brief if M * N <= _BRIEF else operators.lasting
-    functions.swiglu(
+    (recording or build.functions(brief=M * N <= _BRIEF)).swiglu(
         *(g_MN.data_ptr(), g_MN.stride(0), u_MN.data_ptr(), u_MN.stride(0), y_MN.data_ptr(), y_MN.stride(0)),
         *(M, N, threads),
     )

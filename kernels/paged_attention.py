@@ -20,7 +20,6 @@ import ctypes
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from rolecall.kernels import attention
 from rolecall.kernels.attention import LOG2_E, compute_type, fold, normalized, softmax_scale
 from rolecall.kernels.configurations import Configuration, blocks, configuration, power_of_two
 from rolecall.kernels.cpp import build
+from rolecall.kernels.cpp.recording import Recording
 from rolecall.kernels.dispatch import (
     INTERPRETED,
     Pointer,
@@ -338,17 +338,17 @@ def attention_into(
     scale: float,
     out: Tensor,
     threads: int,
+    recording: Recording | None = None,
 ) -> None:
-    """The compiled operator and nothing else: for a decode loop that has checked its shapes once.
+    """The compiled operator and nothing else, made or noted in `recording`: for a loop that has checked its shapes.
 
     Float32 on the CPU, heads' elements side by side, heads as wide as one of `COMPILED_WIDTHS`, int32 `lengths` and
     `q_starts` contiguous; only where `build.available()`.
     """
     T, H, D = q.shape
     keys, values = cache.keys, cache.values
-    operators: Any = build.library()
-    functions = operators.brief if T * H * block_tables.shape[1] * keys.shape[1] <= _BRIEF else operators.lasting
-    functions.paged_attention(
+    brief = T * H * block_tables.shape[1] * keys.shape[1] <= _BRIEF
+    (recording or build.functions(brief=brief)).paged_attention(
         *(x.data_ptr() for x in (q, keys, values, out, block_tables, lengths)),
         None if q_starts is None else q_starts.data_ptr(),
         _Strides(

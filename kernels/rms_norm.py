@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rolecall.kernels.configurations import configuration, row_configuration
 from rolecall.kernels.cpp import build
+from rolecall.kernels.cpp.recording import Recording
 from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, constexpr, jit, register, tl, triton
 from rolecall.kernels.quantization import QuantizedRows, quantize_rows
 from rolecall.kernels.rows import (
@@ -202,16 +203,15 @@ def norm_into(
     out: Tensor,
     residual_out: Tensor | None,
     threads: int,
+    recording: Recording | None = None,
 ) -> None:
-    """The compiled operator and nothing else: for a decode loop that has checked its shapes once.
+    """The compiled operator and nothing else, made or noted in `recording`: for a loop that has checked its shapes.
 
     Float32 matrices [M, N] on the CPU with unit column stride; only where `build.available()`.
     """
     M, N = x_MN.shape
-    operators: Any = build.library()
-    functions = operators.brief if M * N <= _BRIEF else operators.lasting
     r, h = residual, residual_out
-    functions.rms_norm(
+    (recording or build.functions(brief=M * N <= _BRIEF)).rms_norm(
         *(x_MN.data_ptr(), x_MN.stride(0)),
         *((None, 0) if r is None else (r.data_ptr(), r.stride(0))),
         *((None, 0) if h is None else (h.data_ptr(), h.stride(0))),

@@ -10,7 +10,6 @@ make the way twice more. A token alone has the bits it has in any batch. Two tok
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 from rolecall.kernels import rope
 from rolecall.kernels.configurations import configuration, power_of_two
 from rolecall.kernels.cpp import build
+from rolecall.kernels.cpp.recording import Recording
 from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, constexpr, jit, register, tl
 from rolecall.kernels.paged_cache import QUANTIZED, PagedCache
 from rolecall.kernels.quantization import quantize
@@ -248,18 +248,17 @@ def rope_into(
     interleaved: bool,
     out: Tensor,
     threads: int,
+    recording: Recording | None = None,
 ) -> None:
-    """The compiled operator and nothing else: for a decode loop that has checked its shapes once.
+    """The compiled operator and nothing else, made or noted in `recording`: for a loop that has checked its shapes.
 
     Float32 on the CPU, heads' elements side by side, tables contiguous, int64 positions and slots, a float32 cache;
     only where `build.available()`.
     """
     T, H, D = q.shape
-    operators: Any = build.library()
-    functions = operators.brief if T * H * D <= _BRIEF else operators.lasting
     keys, values = cache.keys, cache.values
     strides = (s for x in (q, k, v, out) for s in x.stride()[:2])
-    functions.rope_and_cache(
+    (recording or build.functions(brief=T * H * D <= _BRIEF)).rope_and_cache(
         *(x.data_ptr() for x in (q, k, v, out, keys, values, positions, slots, cos, sin)),
         _Strides(*strides, *keys.stride()[:3], *values.stride()[:3]),
         *(T, H, k.shape[1], D, cos.shape[1], keys.shape[1], interleaved, threads),

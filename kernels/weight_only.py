@@ -16,12 +16,13 @@ x: [..., K] float32, bfloat16 or float16; y: [..., N] in the type of x; sums in 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from rolecall.kernels.cpp import build
+from rolecall.kernels.cpp.recording import Recording
 from rolecall.kernels.dispatch import Pointer, Scalar, choose, compiling, constexpr, jit, register, tl
 from rolecall.kernels.quantization import LEVELS, quantize
 from rolecall.kernels.weight_formats import (
@@ -165,16 +166,22 @@ def _launch_torch(x_MK: Tensor, weight: TiledWeight, mode: Mode, y_MN: Tensor) -
     y_MN.copy_(reference(x_MK, dequantize_weight(untile_weight(weight)), mode))
 
 
-def linear_into(x_MK: Tensor, weight: TiledWeight, y_MN: Tensor, *, fast: bool, threads: int) -> None:
+def linear_into(
+    x_MK: Tensor,
+    weight: TiledWeight,
+    y_MN: Tensor,
+    *,
+    fast: bool,
+    threads: int,
+    recording: Recording | None = None,
+) -> None:
     """The compiled product and nothing else: for a decode loop that has checked its shapes once.
 
     `x_MK`, `y_MN`: float32 on the CPU with unit column stride, y not overlapping x; only where `build.available()`.
     """
     M, K = x_MK.shape
     N = weight.rows
-    operators: Any = build.library()
-    functions = operators.brief if M * weight.tiles.numel() <= _BRIEF else operators.lasting
-    functions.weight_only_linear(
+    (recording or build.functions(brief=M * weight.tiles.numel() <= _BRIEF)).weight_only_linear(
         weight.tiles.data_ptr(),
         x_MK.data_ptr(),
         x_MK.stride(0),

@@ -33,6 +33,7 @@ _P, _I, _J, _F = c_void_p, c_int64, c_int, c_float
 # What each function of the library returns and takes.
 SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "weight_only_linear": (None, (_P, _P, _I, _P, _I, _I, _I, _I, _J, _J)),
+    "weight_rows": (None, (_P, _P, _P, _I, _I, _I, _J)),
     "int8_gemm": (None, (_P, _I, _P, _P, _I, _P, _P, _I, _I, _I, _I, _J)),
     "int8_topk": (None, (_P, _I, _P, _I, _I, _P, _P, _I, _P, _I, _I, _P, _P, _J)),
     "int8_rescore": (None, (_P, _I, _P, _I, _P, _P, _I, _P, _I, _I, _P, _P, _J)),
@@ -40,6 +41,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "swiglu": (None, (_P, _I, _P, _I, _P, _I, _I, _I, _J)),
     "rope_and_cache": (None, (_P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _J, _J)),
     "paged_attention": (None, (_P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F, _J)),
+    "replay": (None, (_P, _I)),
     "read_bytes": (c_uint32, (_P, _I, _J)),
     "int8_rate": (c_int64, (_I, _J)),
 }
@@ -58,6 +60,12 @@ class Library:
         self.path = path
         self.brief = _declared(ctypes.PyDLL(str(path)))
         self.lasting = _declared(ctypes.CDLL(str(path)))
+
+
+def functions(*, brief: bool) -> Any:
+    """The library's functions, where `available()`: those that keep Python's lock for a brief call, else the others."""
+    loaded: Any = library()
+    return loaded.brief if brief else loaded.lasting
 
 
 @cache

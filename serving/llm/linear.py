@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from rolecall.kernels.weight_formats import (
-    TILE_ROWS,
     Format,
     QuantizedWeight,
     TiledWeight,
     dequantize_weight,
     quantize_weight,
     tile_weight,
-    untile_weight,
 )
 from rolecall.kernels.weight_only import Mode, weight_only_linear
+from rolecall.kernels.weight_rows import weight_rows
 from rolecall.serving.llm.tensor_parallel import Ranks
 
 Matrix: TypeAlias = Tensor | QuantizedWeight
@@ -88,31 +87,23 @@ class Embedding:
     """The rows of the token matrix, those of `vocabulary` that this rank has, or zeros in their place until all ranks
     have added theirs; quantised rows are read out of the tiles of the layer that shares them."""
 
-    def __init__(self, weight: TiledWeight | Tensor, dtype: torch.dtype, *, vocabulary: int, ranks: Ranks) -> None:
-        self.weight, self.dtype, self._ranks, self._held = weight, dtype, ranks, ranks.share(vocabulary)
+    def __init__(self, weight: TiledWeight | Tensor, *, vocabulary: int, ranks: Ranks) -> None:
+        self.weight, self.ranks, self._held = weight, ranks, ranks.share(vocabulary)
 
-    def __call__(self, tokens_T: Tensor) -> Tensor:
-        """[T, hidden]."""
-        if self._ranks.size == 1:
-            return self._rows(tokens_T)
+    def __call__(self, tokens_T: Tensor, out_TH: Tensor, *, backend: str | None = None) -> Tensor:
+        """`out_TH`, written: contiguous."""
+        if self.ranks.size == 1:
+            return self._rows(tokens_T, out_TH, backend)
         mine = (tokens_T >= self._held.start) & (tokens_T < self._held.stop)
-        rows = self._rows(torch.where(mine, tokens_T - self._held.start, 0))
-        return self._ranks.sum(torch.where(mine[:, None], rows, 0))
+        self._rows(torch.where(mine, tokens_T - self._held.start, 0), out_TH, backend)
+        return self.ranks.sum(out_TH.masked_fill_(~mine[:, None], 0))
 
-    def _rows(self, tokens_T: Tensor) -> Tensor:
+    def _rows(self, tokens_T: Tensor, out_TH: Tensor, backend: str | None) -> Tensor:
         if isinstance(self.weight, Tensor):
-            return self.weight[tokens_T].to(self.dtype)
-        tiles = self.weight.tiles.view(-(-self.weight.rows // TILE_ROWS), -1)[tokens_T // TILE_ROWS]
-        few = TiledWeight(
-            format=self.weight.format,
-            rows=len(tokens_T) * TILE_ROWS,
-            columns=self.weight.columns,
-            tiles=tiles.view(-1),
-        )
-        rows = rows_of(
-            untile_weight(few), torch.arange(len(tokens_T), device=tokens_T.device) * TILE_ROWS + tokens_T % TILE_ROWS
-        )
-        return floats(rows).to(self.dtype)
+            return out_TH.copy_(self.weight[tokens_T])
+        whole = out_TH.dtype == torch.float32
+        rows = weight_rows(self.weight, tokens_T, out=out_TH if whole else None, backend=backend)
+        return rows if whole else out_TH.copy_(rows)
 
 
 def rows_of(matrix: Matrix, rows: Tensor) -> Matrix:

@@ -95,10 +95,6 @@ class Llama:
         """Where the weights lie."""
         return self.cos.device
 
-    def embed(self, step: Step, buffers: Buffers) -> None:
-        """The tokens' rows of E, as the first hidden states."""
-        buffers.hidden.copy_(self.embedding(step.tokens))
-
     def forward(
         self,
         step: Step,
@@ -110,9 +106,10 @@ class Llama:
     ) -> Tensor:
         """The normalised hidden states [T, hidden] after the first `layers` layers (all by default).
 
-        The tokens have been embedded. What `operators` notes down is computed when it is replayed.
+        What `operators` notes down is computed when it is replayed.
         """
         b, eps, used = buffers, self.config.eps, self.layers[:layers]
+        operators.embed(self.embedding, step.tokens, b.hidden)
         operators.norm(b.hidden, used[0].attention_norm, eps, b.normed)
         for number, (layer, cache) in enumerate(zip(used, caches, strict=False)):
             operators.linear(layer.qkv, b.normed, b.qkv)

@@ -150,7 +150,7 @@ class _Builder:
         cos, sin = c.angles(self.checkpoint.divisors())
         return Llama(
             c,
-            embedding=Embedding(tokens.parts[0], self.dtype, vocabulary=c.vocabulary, ranks=self.ranks),
+            embedding=Embedding(tokens.parts[0], vocabulary=c.vocabulary, ranks=self.ranks),
             layers=[self._layer(f"model.layers.{number}") for number in range(c.layers)],
             norm=self._norm("model.norm"),
             head=tokens if c.tied else self._by_rows({"lm_head": c.vocabulary}, biased=False),

@@ -45,7 +45,7 @@ class ModelRunner:
         shape = (len(llama.layers), 2, blocks, block_size, llama.kv_heads, llama.config.head_width)
         self._entries = torch.empty(shape, dtype=cache_dtype or llama.dtype, device=llama.device)
         self.caches = tuple(PagedCache(keys=both[0], values=both[1]) for both in self._entries)
-        self._kept: dict[tuple[int, int | None], _Graph | _Recording] = {}
+        self._kept: dict[tuple[int, int, int | None], _Graph | _Recording] = {}
         self._sizes: Sequence[int] | None = None  # of decode steps that are kept and run again
         if graphs and llama.device.type == "cuda":
             self._sizes = GRAPH_SIZES
@@ -108,35 +108,50 @@ class ModelRunner:
         return torch.tensor(rows, dtype=torch.int32, device=self._llama.device)
 
     def _hidden(self, step: Step, layers: int | None) -> Tensor:
-        count = len(step.tokens)
-        if step.starts is not None or self._sizes is None or count > self._sizes[-1]:
-            buffers = Buffers(self._llama, count)
-            self._llama.embed(step, buffers)
-            return self._llama.forward(step, self.caches, buffers, Eager(backend=self._llama.backend), layers=layers)
-        key = next(size for size in self._sizes if size >= count), layers
+        count, sequences = len(step.tokens), len(step.lengths)
+        if self._sizes is None:
+            return self._once(step, layers, Eager(backend=self._llama.backend))
+        if self._llama.device.type == "cuda":
+            if step.starts is not None or count > self._sizes[-1]:
+                return self._once(step, layers, Eager(backend=self._llama.backend))
+            count = sequences = next(size for size in self._sizes if size >= count)
+        elif count not in self._sizes or sequences not in (1, count):
+            return self._once(step, layers, Recorded(threads=torch.get_num_threads()))
+        key = count, sequences, layers
         if key not in self._kept:
             self._kept[key] = (_Graph if self._llama.device.type == "cuda" else _Recording)(self, *key)
-        return self._kept[key].run(step)[:count]
+        return self._kept[key].run(step)[: len(step.tokens)]
+
+    def _once(self, step: Step, layers: int | None, operators: Eager | Recorded) -> Tensor:
+        buffers = Buffers(self._llama, len(step.tokens))
+        hidden = self._llama.forward(step, self.caches, buffers, operators, layers=layers)
+        if isinstance(operators, Recorded):
+            operators.replay()
+        return hidden
 
 
 class _Kept:
-    """A decode step of `size` sequences on tensors of its own; fewer are filled up with tokens whose slot is negative.
+    """A step of `tokens` tokens on tensors of its own, of as many sequences, or of one.
 
-    Tables are as wide as the cache has blocks, at most as the context needs, so that one serves every step of its size.
+    A decode step of fewer is filled up with tokens whose slot is negative. Tables are as wide as the cache has blocks,
+    at most as the context needs, so that one serves every step of its size.
     """
 
-    def __init__(self, runner: ModelRunner, size: int, layers: int | None) -> None:
+    def __init__(self, runner: ModelRunner, tokens: int, sequences: int, layers: int | None) -> None:
         self.llama, device = runner.model.weights, runner.model.weights.device
         self._layers = layers
         pages = min(runner.blocks, -(-self.llama.config.context // runner.block_size))
+        chunk = sequences != tokens
         self.step = Step(
-            tokens=torch.zeros(size, dtype=torch.int64, device=device),
-            positions=torch.zeros(size, dtype=torch.int64, device=device),
-            slots=torch.full((size,), -1, dtype=torch.int64, device=device),
-            tables=torch.zeros(size, pages, dtype=torch.int32, device=device),
-            lengths=torch.zeros(size, dtype=torch.int32, device=device),
+            tokens=torch.zeros(tokens, dtype=torch.int64, device=device),
+            positions=torch.zeros(tokens, dtype=torch.int64, device=device),
+            slots=torch.full((tokens,), -1, dtype=torch.int64, device=device),
+            tables=torch.zeros(sequences, pages, dtype=torch.int32, device=device),
+            lengths=torch.zeros(sequences, dtype=torch.int32, device=device),
+            starts=torch.tensor([0, tokens], dtype=torch.int32, device=device) if chunk else None,
+            longest=tokens if chunk else 1,
         )
-        self.buffers = Buffers(self.llama, size)
+        self.buffers = Buffers(self.llama, tokens)
 
     def filled(self, step: Step) -> None:
         """Take the tensors of `step` over."""
@@ -150,21 +165,20 @@ class _Kept:
             (s.slots, step.slots),
             (s.lengths, step.lengths),
         ):
-            ours[:count].copy_(theirs)
-        s.tables[:count, : step.tables.shape[1]].copy_(step.tables)
+            ours[: len(theirs)].copy_(theirs)
+        s.tables[: len(step.tables), : step.tables.shape[1]].copy_(step.tables)
 
 
 class _Recording(_Kept):
     """The step as calls of compiled operators."""
 
-    def __init__(self, runner: ModelRunner, size: int, layers: int | None) -> None:
-        super().__init__(runner, size, layers)
+    def __init__(self, runner: ModelRunner, tokens: int, sequences: int, layers: int | None) -> None:
+        super().__init__(runner, tokens, sequences, layers)
         self._calls = Recorded(threads=torch.get_num_threads())
         self._hidden = self.llama.forward(self.step, runner.caches, self.buffers, self._calls, layers=layers)
 
     def run(self, step: Step) -> Tensor:
         self.filled(step)
-        self.llama.embed(self.step, self.buffers)
         self._calls.replay()
         return self._hidden
 
@@ -172,8 +186,8 @@ class _Recording(_Kept):
 class _Graph(_Kept):
     """The step as a captured CUDA graph. Every integer baked into a launch is of the tensors made here."""
 
-    def __init__(self, runner: ModelRunner, size: int, layers: int | None) -> None:
-        super().__init__(runner, size, layers)
+    def __init__(self, runner: ModelRunner, tokens: int, sequences: int, layers: int | None) -> None:
+        super().__init__(runner, tokens, sequences, layers)
         workspace = workspace_for(self.buffers.heads.q, runner.caches[0], self.step.tables)
         operators = Eager(backend=self.llama.backend, workspace=workspace)
         cuda: Any = torch.cuda  # untyped
@@ -187,7 +201,6 @@ class _Graph(_Kept):
             self._hidden = self._pass(runner, operators)
 
     def _pass(self, runner: ModelRunner, operators: Eager) -> Tensor:
-        self.llama.embed(self.step, self.buffers)
         return self.llama.forward(self.step, runner.caches, self.buffers, operators, layers=self._layers)
 
     def run(self, step: Step) -> Tensor:

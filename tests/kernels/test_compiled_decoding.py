@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rolecall.kernels import gates, paged_attention, rms_norm, rope_cache
 from rolecall.kernels.cpp import build
+from rolecall.kernels.cpp.recording import Recording
 from rolecall.kernels.paged_cache import PagedCache, empty_cache
 from rolecall.kernels.rope import rope_tables
 
@@ -122,3 +123,22 @@ def test_a_token_decoded_alone_has_the_bits_it_has_in_a_chunk_and_in_a_batch_on_
         q[40:41], cache, tables[:1], torch.tensor([41]).int(), q_starts=None, backend="cpp"
     )
     assert torch.equal(middle[0], wholes[0][40])
+
+
+def test_a_recording_makes_the_same_calls_again_on_what_its_tensors_hold_then() -> None:
+    recording = Recording()
+    x, w, y, z = random(3, 40), random(40, seed=1), torch.zeros(3, 40), torch.zeros(3, 20)
+    rms_norm.norm_into(x, None, w, 1e-5, y, None, 2, recording)
+    gates.swiglu_into(y[:, :20], y[:, 20:], z, 2, recording)
+    assert not y.any()
+    for seed in (0, 7):
+        x.copy_(random(3, 40, seed=seed))
+        recording.replay()
+        normed = rms_norm.rms_norm(x, w, eps=1e-5, backend="cpp")
+        assert torch.equal(y, normed)
+        assert torch.equal(z, gates.swiglu(normed[:, :20], normed[:, 20:], backend="cpp"))
+
+
+def test_only_operators_can_be_recorded() -> None:
+    with pytest.raises(AttributeError, match="allowed: weight_only_linear"):
+        Recording().int8_topk(1)

@@ -16,6 +16,7 @@ from rolecall.kernels.weight_formats import (
     tile_weight,
     untile_weight,
 )
+from rolecall.kernels.weight_rows import weight_rows
 
 _FORMAT = st.sampled_from(FORMATS)
 _SIZE = st.integers(0, 70)
@@ -96,3 +97,20 @@ def test_what_does_not_fit_is_refused() -> None:
         quantize_weight(torch.full((1, 32), 1e9), "int4_group")
     with pytest.raises(ValueError, match="allowed"):
         quantize_weight(torch.tensor([[float("nan")]]), "int4_affine")
+
+
+@settings(max_examples=30, deadline=None)
+@given(_FORMAT, st.integers(1, 70), st.integers(1, 70), st.data())
+def test_rows_that_are_looked_up_are_those_of_the_whole(
+    format: Format, rows: int, columns: int, data: st.DataObject
+) -> None:
+    weight = quantize_weight(matrix(rows, columns), format)
+    at = torch.tensor(data.draw(st.lists(st.integers(0, rows - 1), max_size=9)), dtype=torch.int64)
+    for backend in ("auto", "torch"):
+        assert torch.equal(weight_rows(tile_weight(weight), at, backend=backend), dequantize_weight(weight)[at])
+
+
+@pytest.mark.parametrize("rows", [torch.tensor([0, 5]), torch.tensor([-1]), torch.tensor([0]).int(), torch.zeros(1, 1)])
+def test_rows_that_are_not_there_are_refused(rows: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="allowed"):
+        weight_rows(tile_weight(quantize_weight(matrix(5, 8), "int8_group")), rows)
