@@ -32,6 +32,7 @@ from torch import Tensor
 
 from rolecall.kernels import noise
 from rolecall.kernels.configurations import Configuration, blocks, configuration
+from rolecall.kernels.cpp import build
 from rolecall.kernels.dispatch import (
     INTERPRETED,
     Pointer,
@@ -49,6 +50,7 @@ from rolecall.kernels.rows import FLOATS, accumulating, output
 
 NO_TOKEN = -1
 _BINS, _REACH = 2048, 32.0  # of the histogram; nats below the maximum, beyond which all share the last bin
+_BRIEF = 1 << 18  # logits: below, about 50 microseconds, Python's lock is kept
 _SORTED_AT_ONCE = 2048  # tokens; sorting so few costs less than a histogram
 
 
@@ -354,6 +356,35 @@ def _through_torch(
             out[row] = token_of(logits[row], heat, k, p, least, seed, position)
 
 
+def _compiled(
+    logits: Tensor,
+    temperature: Tensor,
+    top_k: Tensor | None,
+    top_p: Tensor | None,
+    min_p: Tensor | None,
+    seeds: Tensor | None,
+    positions: Tensor | None,
+    out: Tensor,
+) -> None:
+    """Greedy rows in C++, the others as through torch."""
+    warm = (temperature > 0).nonzero()[:, 0]
+    if seeds is None or len(warm) == len(logits):
+        _through_torch(logits, temperature, top_k, top_p, min_p, seeds, positions, out)
+        return
+    tokens = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
+    B, V = logits.shape
+    library = build.functions(brief=B * V <= _BRIEF)
+    library.greedy(logits.data_ptr(), logits.stride(0), tokens.data_ptr(), B, V, torch.get_num_threads())
+    if len(warm):
+        wanted = (top_k, top_p, min_p, seeds, positions)
+        k, p, least, seed, at = (None if each is None else each[warm] for each in wanted)
+        drawn = torch.empty(len(warm), dtype=tokens.dtype)
+        _through_torch(logits[warm], temperature[warm], k, p, least, seed, at, drawn)
+        tokens[warm] = drawn
+    if tokens is not out:
+        out.copy_(tokens)
+
+
 SAMPLE = register("sample", _launch)
 SAMPLE_TORCH = register("sample_torch", _through_torch)
 
@@ -411,6 +442,8 @@ def sampling_probabilities(
 def _function(chosen: str) -> Callable[..., None]:
     if chosen == "triton":
         return SAMPLE if compiling() else _launch
+    if chosen == "cpp":
+        return _compiled
     return SAMPLE_TORCH if compiling() else _through_torch
 
 
@@ -437,7 +470,8 @@ def _chosen(
     if top_k is not None and top_k.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"got top_k of {top_k.dtype}; allowed: int32, int64")
     with torch.no_grad():  # a draw has no gradient
-        return choose(op, logits, backend, triton_takes=logits.dtype in FLOATS)
+        cpp = build.available if logits.dtype == torch.float32 and not compiling() else None
+        return choose(op, logits, backend, cpp=cpp, triton_takes=logits.dtype in FLOATS)
 
 
 def _check_integers(*tensors: Tensor) -> None:

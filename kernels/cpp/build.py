@@ -41,6 +41,7 @@ SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "swiglu": (None, (_P, _I, _P, _I, _P, _I, _I, _I, _J)),
     "rope_and_cache": (None, (_P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _J, _J)),
     "paged_attention": (None, (_P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _I, _I, _I, _F, _J)),
+    "greedy": (None, (_P, _I, _P, _I, _I, _J)),
     "replay": (None, (_P, _I)),
     "read_bytes": (c_uint32, (_P, _I, _J)),
     "int8_rate": (c_int64, (_I, _J)),

@@ -90,15 +90,16 @@ def main() -> None:
         )
         sys.exit(2)
     resident = {mode: resident_bytes(mode, options.threads) for mode, _ in MODES}
-    models = {mode: load_model(compute=mode) for mode, _ in MODES}
+    models: dict[Compute, LoadedModel] = {}
+    for mode, _ in MODES:
+        models[mode] = load_model(compute=mode)
     arms: dict[str, Arm] = {mode: ours(model, options.steps) for mode, model in models.items()}
     if set(options.rows) & set(SHARED):
         arms["llamacpp"] = LlamaCpp(options.llamacpp, find(DEFAULT_MODEL), options.threads).arm(options.steps)
         for dtype in (torch.float32, torch.bfloat16):
             arms[f"transformers {dtype}"] = theirs(dtype, options.steps)
     turns = taken(arms, options.rows, options.turns)
-    weight_bytes = {mode: model.weights.weight_bytes for mode, model in models.items()}
-    metrics = keys(turns, options.rows, weight_bytes, options.threads)
+    metrics = keys(turns, options.rows, models, options.threads)
     metrics |= {f"resident_bytes{end}": resident[mode] for mode, end in MODES}
     finish("llm_cpu", metrics, goals=GOALS)
 
@@ -116,7 +117,7 @@ def taken(arms: Mapping[str, Arm], rows: Sequence[str], turns: int) -> dict[str,
 
 
 def keys(
-    turns: dict[str, list[Rates]], rows: Sequence[str], weight_bytes: Mapping[str, int], threads: int
+    turns: dict[str, list[Rates]], rows: Sequence[str], models: Mapping[Compute, LoadedModel], threads: int
 ) -> dict[str, float]:
     def median(name: str, row: str) -> float:
         return statistics.median(rates[row] for rates in turns[name])
@@ -134,7 +135,7 @@ def keys(
             other = ("vs_best", *hf, "llamacpp") if row == "prefill" else ("vs_transformers", *hf)
             out[f"{row}_{other[0]}_x{end}"] = ratio(row, compute, *other[1:])
         if "decode" in rows:
-            reached = weight_bytes[compute] * median(compute, "decode")
+            reached = models[compute].weights.weight_bytes * median(compute, "decode")
             out[f"decode_pct_bandwidth{end}"] = 100 * reached / read_bandwidth(threads)
         if "prefix" in rows:
             out[f"prefix_hit_ttft_x{end}"] = median(compute, "prefix")
@@ -229,7 +230,7 @@ def step(runner: ModelRunner, work: Sequence[tuple[Sequence[int], int, Sequence[
         )
         for tokens, start, table in work
     ]
-    return [int(token) for token in runner.run(Batch(chunks=tuple(chunks))).argmax(dim=-1)]
+    return [int(token) for token in runner.run(Batch(chunks=tuple(chunks))).numpy().argmax(axis=-1)]
 
 
 def theirs(dtype: torch.dtype, steps: int) -> Arm:

@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rolecall.kernels.cpp import build
 from rolecall.kernels.sampling import SAMPLE, SAMPLE_TORCH, sample, sampling_probabilities
 
 from .oracle import BACKENDS, DEVICE, DTYPES, assert_as_exact_as_torch, needs_triton, random
 
 BACKEND = pytest.mark.parametrize("backend", BACKENDS)
+COMPILED = ["cpp"] if build.available() and DEVICE == "cpu" else []
+ANY_BACKEND = pytest.mark.parametrize("backend", [*BACKENDS, *COMPILED])  # of float32
 
 
 def by_hand(x: list[float], temperature: float, top_k: int, top_p: float, min_p: float) -> list[float]:
@@ -140,7 +143,7 @@ def test_both_implementations_draw_the_same_tokens() -> None:
     assert len(by_triton.unique()) > 5
 
 
-@BACKEND
+@ANY_BACKEND
 def test_a_row_alone_draws_and_weighs_as_it_does_in_a_batch_of_64(backend: str) -> None:
     rows = (0, 31, 63)
     others = torch.ones(64, device=DEVICE)
@@ -155,7 +158,7 @@ def test_a_row_alone_draws_and_weighs_as_it_does_in_a_batch_of_64(backend: str) 
         assert torch.equal(sampling_probabilities(x[row : row + 1], **mine, backend=backend)[0], weights[row])
 
 
-@BACKEND
+@ANY_BACKEND
 def test_greedy_takes_the_lowest_of_the_largest(backend: str) -> None:
     x = torch.tensor([[1.0, 5.0, 5.0, 2.0], [torch.inf, 3.0, torch.inf, torch.nan]], device=DEVICE)
     zero = torch.zeros(2, device=DEVICE)
@@ -163,7 +166,7 @@ def test_greedy_takes_the_lowest_of_the_largest(backend: str) -> None:
     assert sampling_probabilities(x, temperature_B=zero, backend=backend).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0]]
 
 
-@BACKEND
+@ANY_BACKEND
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_where_nothing_can_be_drawn_there_is_no_token(temperature: float, backend: str) -> None:
     x = torch.full((2, 9), -torch.inf, device=DEVICE)
