@@ -121,12 +121,6 @@ class BlockPool:
             prefixes.append(self._blocks[index].prefix)
         return blocks, prefixes
 
-    def forget(self) -> None:
-        """Empty the prefix cache; blocks in use stay in use."""
-        for index in self._known.values():
-            self._blocks[index].key = None
-        self._known.clear()
-
     def _take_oldest(self) -> int:
         index, _ = self._free.popitem(last=False)
         block = self._blocks[index]

@@ -101,7 +101,7 @@ class LLMEngine:
         self._clock, self._random = clock, randomness or random.Random()
         self._requests: dict[str, list[Choice]] = {}
         self._counters = Counters()
-        self._launcher = Launcher(self._compute, overlap=chosen.overlap)
+        self._launcher = Launcher(runner.run, self._draft, overlap=chosen.overlap)
         self._flight: Flight | None = None
 
     @property
@@ -304,10 +304,6 @@ class LLMEngine:
                 for sibling in chunk.siblings:
                     self._choice(sibling).start(now)
         return self._launcher.launch(batch) if batch.chunks else None
-
-    def _compute(self, batch: Batch) -> tuple[Batch, Tensor]:
-        batch = batch if self._draft is None else self._draft.complete(batch)
-        return batch, self._runner.run(batch)
 
     def _book(self, flight: Flight, computed: Computed, sampled: Sampled) -> list[News]:
         """Append what was drawn, and end the choices that it ends; those that ended meanwhile are passed over."""

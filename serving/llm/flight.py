@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
 from rolecall.serving.llm.batch import Batch
+from rolecall.serving.llm.draft import Draft
 from rolecall.serving.llm.sequence import Sequence, State
 
 
@@ -37,22 +39,23 @@ class Flight:
 
 
 class Launcher:
-    """Calls `compute`, which completes and runs a batch: on a thread of its own if `overlap`, else when waited for."""
+    """Has a batch completed by the draft and run: on a thread of its own if `overlap`, else when waited for."""
 
-    def __init__(self, compute: Callable[[Batch], tuple[Batch, Tensor]], *, overlap: bool) -> None:
-        self._compute = compute
+    def __init__(self, run: Callable[[Batch], Tensor], draft: Draft | None, *, overlap: bool) -> None:
+        self._run, self._draft = run, draft
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rolecall-llm-model") if overlap else None
 
     def launch(self, batch: Batch) -> Flight:
         """Begin a step; the one before has been waited for."""
         if self._thread is None:
-            return Flight(batch=batch, result=lambda: self._timed(batch))
-        return Flight(batch=batch, result=self._thread.submit(self._timed, batch).result)
+            return Flight(batch=batch, result=partial(self._compute, batch))
+        return Flight(batch=batch, result=self._thread.submit(self._compute, batch).result)
 
-    def _timed(self, batch: Batch) -> Computed:
+    def _compute(self, batch: Batch) -> Computed:
         started = time.perf_counter()
-        completed, logits = self._compute(batch)
-        return Computed(batch=completed, logits=logits, seconds=time.perf_counter() - started)
+        batch = batch if self._draft is None else self._draft.complete(batch)
+        logits = self._run(batch)
+        return Computed(batch=batch, logits=logits, seconds=time.perf_counter() - started)
 
 
 def settled(batch: Batch) -> Batch:

@@ -184,7 +184,10 @@ class _Recording(_Kept):
 
 
 class _Graph(_Kept):
-    """The step as a captured CUDA graph. Every integer baked into a launch is of the tensors made here."""
+    """The step as a captured CUDA graph. Every integer baked into a launch is of the tensors made here.
+
+    Written without a GPU at hand: it has not run yet.
+    """
 
     def __init__(self, runner: ModelRunner, tokens: int, sequences: int, layers: int | None) -> None:
         super().__init__(runner, tokens, sequences, layers)

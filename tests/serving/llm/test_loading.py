@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from rolecall.kernels.weight_formats import TiledWeight
-from rolecall.serving.llm.fidelity import fidelity
 from rolecall.serving.llm.gguf import ModelFileError
 from rolecall.serving.llm.loading import load_model
 from rolecall.serving.llm.model_files import find
 from rolecall.serving.llm.model_runner import ModelRunner
 
 from . import tiny
+from .fidelity import fidelity
 
 LLAMA_3 = {
     "rope_type": "llama3",

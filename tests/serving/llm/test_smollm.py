@@ -12,7 +12,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rolecall.serving.llm.checkpoint import GgufCheckpoint
-from rolecall.serving.llm.fidelity import fidelity
 from rolecall.serving.llm.gguf import GgufFile
 from rolecall.serving.llm.linear import floats
 from rolecall.serving.llm.loading import LoadedModel, load_model
@@ -20,6 +19,7 @@ from rolecall.serving.llm.model_files import find
 from rolecall.serving.llm.model_runner import ModelRunner
 
 from . import tiny
+from .fidelity import fidelity
 
 pytestmark = [
     pytest.mark.slow,
