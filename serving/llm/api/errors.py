@@ -16,6 +16,8 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/tokenize", "/v1/embeddings")
+MOST_NAME = 64
+"""Characters of a field's name that an error repeats."""
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error"}
 
 
@@ -72,15 +74,42 @@ def error_body(status: int, message: str, param: str | None, code: str | None) -
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def invalid_request(error: RequestValidationError | ValidationError) -> OpenAIError:
-    """The first thing wrong in a body, named by its field; a field that is not known is not supported."""
-    first = error.errors()[0]
-    path = [str(step) for step in first["loc"] if step != "body"]
-    param = (".".join(path) if path[:1] == ["messages"] else next(iter(path), "")) or None
+def invalid_request(error: RequestValidationError | ValidationError, body: Any = None) -> OpenAIError:
+    """What is wrong in a body, named by its field as the client wrote it (`messages.0.content`); a field that is not
+    known is not supported. Of a union's alternatives the one is told that the body followed furthest.
+
+    `body`: what was validated; FastAPI's error knows it.
+    """
+    given = error.body if isinstance(error, RequestValidationError) else body
+    found = [(_written(one, given), one) for one in error.errors()]
+    field = found[0][0][:1]
+    told = [pair for pair in found if pair[0][:1] == field]
+    path, first = max(told, key=lambda pair: (len(pair[0]), [step for step in pair[0] if isinstance(step, int)]))
+    param = _readable(".".join(str(step)[:MOST_NAME] for step in path)) or None
     if first["type"] == "extra_forbidden":
         return OpenAIError(
             400, f"parameter {param!r} is not supported here; leave it out", param=param, code="unsupported_parameter"
         )
-    message = str(first["msg"]).encode("utf-8", "replace").decode("utf-8")[:500]
-    told = f"{param}: {message}" if param else message
-    return OpenAIError(400, told, param=param, code="invalid_value")
+    message = _readable(str(first["msg"]))[:500]
+    return OpenAIError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
+
+
+def _written(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
+    """Where an error is. Between the steps pydantic puts the names of a union's alternatives, which no client wrote."""
+    steps = list(error["loc"])
+    if steps[:1] == ["body"]:
+        del steps[0]  # FastAPI's errors begin with it
+    if steps[:1] == ["response_format"]:
+        del steps[1:2]  # the alternative that its type names may be called as one of its fields
+    path: list[str | int] = []
+    value = body
+    for step in steps:
+        if step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value)):
+            path.append(step)
+            value = value[step]
+    return (*path, *steps[-1:]) if error["type"] == "missing" else tuple(path)
+
+
+def _readable(text: str) -> str:
+    """What JSON can carry: no halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode("utf-8")

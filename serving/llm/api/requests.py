@@ -223,6 +223,15 @@ class CompletionRequest(_Sampled):
         return self
 
 
+def most_ids(body: Any) -> int:
+    """How many token ids the longest prompt of a body has that nobody validated yet; 0 where texts are given."""
+    prompt = body.get("prompt") if isinstance(body, dict) else None
+    if not isinstance(prompt, list) or not prompt:
+        return 0
+    prompts = prompt[:MOST_PROMPTS] if isinstance(prompt[0], list) else [prompt]
+    return max((len(ids) for ids in prompts if isinstance(ids, list) and ids and isinstance(ids[0], int)), default=0)
+
+
 class TokenizeRequest(_Wire):
     """`POST /v1/tokenize`: of a text, or of a conversation with the chat template applied."""
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from rolecall.serving.llm.api.answering import Answer
 from rolecall.serving.llm.api.asking import open_answer
 from rolecall.serving.llm.api.errors import OpenAIError
-from rolecall.serving.llm.api.requests import ChatRequest, CompletionRequest, TokenizeRequest
+from rolecall.serving.llm.api.requests import ChatRequest, CompletionRequest, TokenizeRequest, most_ids
 from rolecall.serving.llm.api.service import LLMService, Running
 from rolecall.serving.llm.api.streaming import ClientLeftError, EventStream, until_left
 
@@ -42,7 +42,8 @@ class LLMRoutes:
         }
         add = partial(router.add_api_route, responses=refused, response_model=None)
         add("/chat/completions", self.chat, methods=["POST"], summary="The next turn of a conversation")
-        add("/completions", self.complete, methods=["POST"], summary="How a text goes on")
+        fits = [Depends(self.check_ids)]
+        add("/completions", self.complete, methods=["POST"], summary="How a text goes on", dependencies=fits)
         add("/models", self.models, methods=["GET"], summary="The models that are served")
         add("/models/{name:path}", self.model, methods=["GET"], summary="One model")
         add("/tokenize", self.tokenize, methods=["POST"], summary="A text as the model's tokens")
@@ -52,6 +53,19 @@ class LLMRoutes:
         """As OpenAI's chat completions; whatever is not supported is refused by name."""
         self._note(*(message.plain()["content"] for message in body.messages))
         return await self._answer(request, body)
+
+    async def check_ids(self, request: Request) -> None:
+        """Refuse token ids that cannot fit before each of them is looked at, which would hold up everybody."""
+        service = self._provider()
+        if service is None:
+            return
+        try:
+            count = most_ids(await request.json())
+        except ValueError:  # not JSON: the body's own check says so
+            return
+        if count > service.context:
+            told = f"got {count} prompt tokens; allowed: {service.context} together with those to come"
+            raise OpenAIError(400, told, param="prompt", code="context_length_exceeded")
 
     async def complete(self, request: Request, body: CompletionRequest) -> Response:
         """As OpenAI's (legacy) completions, with `echo` and log-probabilities of the prompt."""
