@@ -138,7 +138,10 @@ class DeltaSource(DataSource):
         return [(column.name, str(column.type)) for column in schema]
 
     def get_table_query_string(self) -> str:
-        raise NotImplementedError(f"{self.path} is a Delta table: it has no SQL name")
+        raise SourceError(
+            f"{self.path} is a Delta table, which SQL cannot name: read it with the offline store "
+            "rolecall.features.asof.AsofOfflineStore, or give a store that speaks SQL a source of its own"
+        )
 
 
 def open_delta(place: Place, version: int | None = None) -> DeltaTable:

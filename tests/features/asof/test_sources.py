@@ -195,16 +195,26 @@ def test_a_number_with_a_leading_zero_in_a_folder_name_is_text_also_where_nobody
 def test_empty_folders_and_patterns_say_so(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (str(tmp_path / "empty"), str(tmp_path / "empty" / "*.parquet")):
-        refused(tmp_path, FileSource(path=path, **OPTIONS), "empty")
+        with pytest.raises(ValueError, match="empty"):
+            read(tmp_path, FileSource(path=path, **OPTIONS))
+
+
+def read(home: Path, source: DataSource, entities: Any = ENTITIES, **options: Any) -> None:
+    store = feast_store(home)
+    view = feature_view(source, {"trips": Float64})
+    store._get_provider().offline_store.get_historical_features(
+        store.config, [view], ["stats:trips"], entities, store.registry, store.project, **options
+    ).to_arrow()
 
 
 def refused(home: Path, source: DataSource, message: str, entities: Any = ENTITIES, **options: Any) -> None:
-    store = feast_store(home)
-    view = feature_view(source, {"trips": Float64})
     with pytest.raises(ValueError, match=message):
-        store._get_provider().offline_store.get_historical_features(
-            store.config, [view], ["stats:trips"], entities, store.registry, store.project, **options
-        ).to_arrow()
+        read(home, source, entities, **options)
+
+
+def test_a_store_that_asks_for_a_name_in_sql_is_told_what_reads_a_delta_table(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="AsofOfflineStore"):
+        DeltaSource(path=str(tmp_path), **OPTIONS).get_table_query_string()
 
 
 def test_sources_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from rolecall.serving.llm.api.service import LLMService
+from rolecall.serving.llm.statistics import Statistics
 
 LONG: dict[str, Any] = {
     "model": "little",
@@ -38,10 +39,13 @@ def test_a_stream_is_server_sent_events_and_ends_in_done(url: str) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_sets_its_memory_free(url: str, service: LLMService, stream: bool) -> None:
     """Also while it waits in the queue: more requests than run at once are left at the same moment."""
-    asyncio.run(leave(url, service, stream))
+    before, after = asyncio.run(leave(url, service, stream))
+    assert after.generated_tokens - before.generated_tokens < 4 * 4 * LONG["max_tokens"]
+    assert after.blocks_free == after.blocks
 
 
-async def leave(url: str, service: LLMService, stream: bool) -> None:
+async def leave(url: str, service: LLMService, stream: bool) -> tuple[Statistics, Statistics]:
+    """The engine before requests came, and once none of those that were left runs or waits any more."""
     before = await service.loop.stats()
     async with httpx.AsyncClient(timeout=30) as client:
         asking = [
@@ -53,10 +57,9 @@ async def leave(url: str, service: LLMService, stream: bool) -> None:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-    while (counts := await service.loop.stats()).running or counts.waiting:
+    while (after := await service.loop.stats()).running or after.waiting:
         await asyncio.sleep(0)
-    assert counts.generated_tokens - before.generated_tokens < 4 * 4 * LONG["max_tokens"]
-    assert counts.blocks_free == counts.blocks
+    return before, after
 
 
 def test_a_full_queue_is_refused_with_the_time_to_come_back(url: str) -> None:
