@@ -18,7 +18,8 @@ _BLOCK = 8192
 
 
 class JobVectors:
-    """`codes` int8[n, d], `scales` float32[n]: row r is `codes[r] * scales[r]`, given out with length 1."""
+    """`codes` int8[n, d], `scales` float32[n]: row r is `codes[r] * scales[r]`, given out with length 1, that is
+    `codes[r] * inverse_norms[r]`."""
 
     def __init__(self, codes: npt.NDArray[np.int8], scales: Floats) -> None:
         if codes.ndim != 2 or scales.shape != (len(codes),):
@@ -26,7 +27,7 @@ class JobVectors:
         self.codes = codes
         self.scales = scales
         squares = np.einsum("nd,nd->n", codes, codes, dtype=np.float32)
-        self._inverse_norms = (1.0 / np.sqrt(np.maximum(squares, 1.0))).astype(np.float32)
+        self.inverse_norms = (1.0 / np.sqrt(np.maximum(squares, 1.0))).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -37,7 +38,7 @@ class JobVectors:
 
     def rows(self, rows: Rows) -> Floats:
         """Unit vectors, float32[len(rows), d]."""
-        return np.asarray(self.codes[rows].astype(np.float32) * self._inverse_norms[rows, None], np.float32)
+        return np.asarray(self.codes[rows].astype(np.float32) * self.inverse_norms[rows, None], np.float32)
 
     def cosines(self, rows: Rows, queries: Floats) -> Floats:
         """Products of the rows' unit vectors with `queries` [d, k]: float32[len(rows), k]."""
@@ -45,7 +46,7 @@ class JobVectors:
             blocks = (rows[first : first + _BLOCK] for first in range(0, len(rows), _BLOCK))
             return np.concatenate([self.cosines(block, queries) for block in blocks])
         products = self.codes[rows].astype(np.float32) @ queries
-        return np.asarray(products * self._inverse_norms[rows, None], np.float32)
+        return np.asarray(products * self.inverse_norms[rows, None], np.float32)
 
     @classmethod
     def load(cls, path: Path) -> JobVectors:

@@ -21,6 +21,7 @@ from rolecall.features.job_vectors import JobVectors
 from rolecall.features.pairs import PreparedCandidate
 from rolecall.features.text import candidate_lexical_text, tokens
 from rolecall.platform.vectors.protocol import DenseQuery, Hits, Query, SearchFilter, SparseQuery, VectorIndex
+from rolecall.serving.nearest import SCAN_FROM, NearestJobs
 
 P = TypeVar("P")
 RANK_OFFSET = 60
@@ -63,10 +64,13 @@ class FusedRecall(ABC, Generic[P]):
         """Up to `limit` rows that meet the conditions; equal fused scores are ordered by row."""
         questions = self._questions(prepared)
         depth = limit if len(questions) == 1 else math.ceil(DEPTH * limit)
-        hits = self.index.search(list(questions.values()), conditions, depth)
+        hits = self._search(list(questions.values()), conditions, depth)
         return fuse(
             hits, [self.weights[name] for name in questions], limit, bits=[self._bits[name] for name in questions]
         )
+
+    def _search(self, questions: Sequence[Query], conditions: SearchFilter, depth: int) -> list[Hits]:
+        return self.index.search(questions, conditions, depth)
 
     @abstractmethod
     def _questions(self, prepared: P) -> dict[str, Query]:
@@ -86,8 +90,10 @@ class Recall(FusedRecall[PreparedCandidate]):
         vectors: JobVectors,
         *,
         weights: Mapping[str, float] = QUESTIONS,
+        scan_from: int = SCAN_FROM,
     ) -> None:
         super().__init__(index, {name: weights[name] for name in QUESTIONS if name in weights})
+        self._nearest = NearestJobs(catalogue, vectors, scan_from=scan_from)
         self.catalogue = catalogue
         self._typical = _unit(_centre(vectors))
 
@@ -103,6 +109,16 @@ class Recall(FusedRecall[PreparedCandidate]):
         if not {"profile_meaning", "history_meaning"} & set(questions):
             questions["anything"] = DenseQuery(vector=self._typical)
         return questions
+
+    def _search(self, questions: Sequence[Query], conditions: SearchFilter, depth: int) -> list[Hits]:
+        """Questions of meaning by a scan of the codes where that is cheaper, the rest by the index."""
+        if not self._nearest.answers(conditions, depth):
+            return super()._search(questions, conditions, depth)
+        meanings = [question for question in questions if isinstance(question, DenseQuery)]
+        words = [question for question in questions if isinstance(question, SparseQuery)]
+        near = iter(self._nearest.search(meanings, conditions, depth) if meanings else ())
+        found = iter(super()._search(words, conditions, depth) if words else ())
+        return [next(near if isinstance(question, DenseQuery) else found) for question in questions]
 
     def _words(self, prepared: PreparedCandidate) -> dict[str, str]:
         newest = prepared.history[-HISTORY_WORDS:]
