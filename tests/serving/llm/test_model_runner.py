@@ -13,7 +13,7 @@ from rolecall.kernels.cpp import build
 from rolecall.kernels.dispatch import INTERPRETED
 from rolecall.serving.llm.batch import Batch, Chunk
 from rolecall.serving.llm.loading import Compute, LoadedModel, load_model
-from rolecall.serving.llm.model_runner import ModelRunner
+from rolecall.serving.llm.model_runner import ModelRunner, _Graph, _Recording
 
 from . import tiny
 
@@ -87,25 +87,24 @@ def test_a_kept_decode_step_is_the_eager_one_and_its_filling_writes_nothing(
 ) -> None:
     """On a CPU the calls noted for more sequences than there are, on a GPU the graph captured for them."""
     loaded = load_model(file, compute="exact", device=device)
-    kept, eager = (ModelRunner(loaded, blocks=32, block_size=8, graphs=graphs) for graphs in (True, False))
-    kept._sizes = (1, 4, 8)
-    for made in (kept, eager):
-        for cache in made.caches:
-            cache.keys.zero_()
-            cache.values.zero_()
-    for count in (3, 1, 4, 7, 3):
-        prompts = [TOKENS[i : i + 9 + i] for i in range(count)]
-        tables = [range(4 * i, 4 * i + 4) for i in range(count)]
-        chunks = [tiny.chunk(p, 0, table[:3], wants=[]) for p, table in zip(prompts, tables, strict=True)]
-        decode = [tiny.chunk([5], len(p), table) for p, table in zip(prompts, tables, strict=True)]
-        logits = []
-        for made in (kept, eager):
-            made.run(Batch(chunks=tuple(chunks)))
-            logits.append(made.run(Batch(chunks=tuple(decode), layers=layers)))
-        torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0 if device == "cpu" else 1e-3)
-        for ours, theirs in zip(kept.caches, eager.caches, strict=True):
-            torch.testing.assert_close((ours.keys, ours.values), (theirs.keys, theirs.values), rtol=0, atol=1e-3)
-    assert {size for size, _ in kept._kept} == {1, 4, 8}
+    ours, theirs = (ModelRunner(loaded, blocks=32, block_size=8, graphs=False) for _ in range(2))
+    for cache in (*ours.caches, *theirs.caches):
+        cache.keys.zero_()
+        cache.values.zero_()
+    with torch.inference_mode():
+        kept = (_Graph if device == "cuda" else _Recording)(ours, 8, 8, layers)
+        for count in (3, 1, 8, 7, 3):
+            prompts = [TOKENS[i : i + 9 + i] for i in range(count)]
+            tables = [range(4 * i, 4 * i + 4) for i in range(count)]
+            for made in (ours, theirs):
+                parts = zip(prompts, tables, strict=True)
+                made.run(Batch(chunks=tuple(tiny.chunk(p, 0, table[:3], wants=[]) for p, table in parts)))
+            parts = zip(prompts, tables, strict=True)
+            step = Batch(chunks=tuple(tiny.chunk([5], len(p), table) for p, table in parts), layers=layers)
+            got, expected = loaded.weights.logits(kept.run(ours.step(step))[:count]), theirs.run(step)
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 if device == "cpu" else 1e-3)
+            for mine, other in zip(ours.caches, theirs.caches, strict=True):
+                torch.testing.assert_close((mine.keys, mine.values), (other.keys, other.values), rtol=0, atol=1e-3)
 
 
 def test_only_wanted_rows_come_back_in_the_order_of_the_chunks(model: LoadedModel) -> None:
