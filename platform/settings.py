@@ -202,6 +202,22 @@ class LLMSettings(_Part):
     draft_layers: int = Field(default=4, ge=1, description="how many of the model's first layers guess")
     overlap: bool = Field(default=True, description="compute a step while the text of the last one is read")
     timeout_s: float = Field(default=300.0, gt=0, le=86_400, description="the longest that one answer may take")
+    threads: int = Field(default=0, ge=0, le=256, description="that the model computes on; 0: ray.threads_per_actor")
+    placement: Literal["inside", "deployment"] = Field(
+        default="inside", description="the replicas that answer HTTP hold the model, or a deployment of its own does"
+    )
+    num_cpus: float = Field(default=1.0, ge=0, description="of a replica of the deployment, as Ray counts them")
+    num_gpus: float = Field(default=0.0, ge=0, description="of a replica of the deployment")
+    min_replicas: int = Field(default=1, ge=1, le=1000, description="of the deployment")
+    max_replicas: int = Field(default=1, ge=1, le=1000, description="more than min_replicas: they follow the load")
+    target_cache_use: float = Field(default=0.7, gt=0, le=1, description="share of its cache that a replica should use")
+    target_waiting_tokens: int = Field(default=4000, ge=1, description="waiting tokens that call for one more replica")
+    route_imbalance: int = Field(
+        default=8, ge=0, description="requests that the replica with a prompt's prefix may have more than the idlest"
+    )
+    drain_s: float = Field(
+        default=60.0, ge=0, le=86_400, description="how long a replica that leaves may finish its answers"
+    )
 
 
 class RetentionSettings(_Part):

@@ -1,7 +1,8 @@
-"""The shell of Ray Serve around the HTTP application: the only file of `serving` that knows Ray.
+"""The shell of Ray Serve around the HTTP application: with `llm.deployment` all of `serving` that knows Ray.
 
 One deployment holds everything (a hop between deployments costs milliseconds, a process 120 MB), behind
-Serve's HAProxy. The replica's event loop runs the handlers; computing has its own thread (`lanes`).
+Serve's HAProxy. The replica's event loop runs the handlers; computing has its own thread (`lanes`). By
+`llm.placement` the language model has a deployment of its own, which scales by its own load and may have GPUs.
 
     with run_server(settings, blocking=False) as server:
         httpx.post(f"{server.url}/v1/recommendations", json={"candidate_id": "c1"})
@@ -31,13 +32,19 @@ from rolecall.platform.ray_runtime import RayHandle, actor_env, start_ray
 from rolecall.platform.settings import ServeSettings, Settings, load_settings
 from rolecall.platform.telemetry import configure_logging
 from rolecall.serving.api import create_api
-from rolecall.serving.llm.api.opening import open_llm
+from rolecall.serving.llm.api.opening import open_llm, open_texts
+from rolecall.serving.llm.api.opening import serve as serve_llm
+from rolecall.serving.llm.api.service import LLMService
+from rolecall.serving.llm.deployment.client import reach
+from rolecall.serving.llm.deployment.options import deployment_options as llm_options
+from rolecall.serving.llm.deployment.replica import LLMReplica
 from rolecall.serving.problems import RETRY_AFTER_S
 from rolecall.serving.state import ServingState
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+_LOG = logging.getLogger("rolecall.serving")
 APPLICATION = "rolecall"
 OPERATION_SLOTS = 16
 """Room beside the lanes for health checks and metrics, so that a full queue does not hide the process."""
@@ -45,6 +52,9 @@ DRAIN_S = 1.0
 """How long a replica that leaves still takes requests: the proxy on this machine hears of it in far less."""
 PATIENCE_S = 5.0
 """What Serve waits beyond the longest deadline: for a replica to take the place of one that died."""
+REACH_S = 10.0
+"""How long a new replica waits for the language model's deployment before it answers what needs none."""
+REACH_AGAIN_S = 2.0
 WEDGED_AFTER = 6.0
 """Deadlines that one piece of work may last before the replica counts as unhealthy and is replaced."""
 
@@ -53,17 +63,33 @@ class Replica:
     """One serving process. Serve sends it requests once it is built, and it is built once its release is loaded.
 
     `settings`: None reads this node's own, from `ROLECALL_*` and `$ROLECALL_CONFIG`: nodes share no folder, so their
-    homes may differ, and credentials then travel in no object of Ray's.
+    homes may differ, and credentials then travel in no object of Ray's. `llm`: a handle of the deployment that holds
+    the language model, None where this process does.
     """
 
-    async def __init__(self, settings: Settings | None) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, settings: Settings | None, llm: Any = None) -> None:  # type: ignore[misc]  # Serve awaits it
         self._settings = load_settings() if settings is None else settings
         configure_logging(self._settings.log_level)
         self._state = await asyncio.to_thread(ServingState.open, self._settings)
-        self._llm = None
-        if self._settings.llm.enabled:
+        self._llm: LLMService | None = None
+        self._reaching: asyncio.Task[None] | None = None
+        if llm is not None:
+            self._reaching = asyncio.create_task(self._reach(llm))
+            await asyncio.wait([self._reaching], timeout=REACH_S)
+        elif self._settings.llm.enabled:
             self._llm = await asyncio.to_thread(open_llm, self._settings.llm, replica=_replica_name())
         self._state.start()
+
+    async def _reach(self, handle: Any) -> None:
+        """Find the language model, however long its replicas take to start: what needs none answers meanwhile."""
+        while self._llm is None:
+            try:
+                engine = await reach(handle)
+                texts = await asyncio.to_thread(open_texts, self._settings.llm, engine.facts)
+                self._llm = serve_llm(self._settings.llm, engine, texts, replica=_replica_name())
+            except Exception:  # noqa: BLE001 - the edge of the process: requests are answered 503, the log has the reason
+                _LOG.exception("the language model's deployment does not answer; trying again")
+                await asyncio.sleep(REACH_AGAIN_S)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve after the constructor. Serve adds the request id to every answer itself."""
@@ -79,8 +105,10 @@ class Replica:
         return self._api
 
     def _close(self) -> None:
+        if self._reaching is not None:
+            self._reaching.cancel()
         if self._llm is not None:
-            self._llm.close(patience_s=self._settings.serve.request_timeout_s)
+            self._llm.close(patience_s=0.0)
         self._state.close()
 
     async def check_health(self) -> None:
@@ -179,7 +207,10 @@ def _bind(settings: Settings, carried: Settings | None) -> Any:
     from ray import serve
 
     deployment: Any = serve.deployment(serve.ingress()(Replica), **deployment_options(settings))
-    return deployment.bind(carried)
+    if not (settings.llm.enabled and settings.llm.placement == "deployment"):
+        return deployment.bind(carried)
+    llm: Any = serve.deployment(LLMReplica, **llm_options(settings))
+    return deployment.bind(carried, llm.bind(carried))
 
 
 def deployment_options(settings: Settings) -> dict[str, Any]:
@@ -196,7 +227,7 @@ def deployment_options(settings: Settings) -> dict[str, Any]:
         "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
         "health_check_period_s": 5.0,
         "health_check_timeout_s": 15.0,
-        "graceful_shutdown_timeout_s": serving.request_timeout_s + DRAIN_S + 5.0,
+        "graceful_shutdown_timeout_s": longest_drain_s(settings) + DRAIN_S + 5.0,
         "graceful_shutdown_wait_loop_s": 0.2,
         "max_surge_percent": 100,
         "ray_actor_options": {"num_cpus": 1, "runtime_env": actor_env(settings.ray.threads_per_actor)},
@@ -211,6 +242,11 @@ def most_ongoing(serving: ServeSettings) -> int:
 def longest_answer_s(settings: Settings) -> float:
     """After it Serve gives a request up, stream or not. Ranking keeps its own, shorter deadline."""
     return max(settings.serve.request_timeout_s, settings.llm.timeout_s if settings.llm.enabled else 0.0)
+
+
+def longest_drain_s(settings: Settings) -> float:
+    """How long a replica that leaves may finish what it answers: a stream of the language model lasts longest."""
+    return max(settings.serve.request_timeout_s, settings.llm.drain_s if settings.llm.enabled else 0.0)
 
 
 def wait_for_signal() -> None:

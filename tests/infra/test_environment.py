@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -11,7 +13,8 @@ from rolecall.features.feast_repository import redis_address
 from rolecall.platform.errors import SettingsError
 from rolecall.platform.ray_runtime import environment
 from rolecall.platform.settings import RaySettings, Settings, load_settings
-from rolecall.serving.app import deployment_options
+from rolecall.serving.app import PATIENCE_S, deployment_options, longest_answer_s
+from rolecall.serving.llm.deployment.options import deployment_options as llm_options
 
 from .manifests import INFRA, containers, documents, manifest, manifests, pods
 
@@ -51,7 +54,7 @@ def test_the_services_of_the_cluster_bring_no_variable_that_settings_refuse() ->
     with pytest.raises(SettingsError):
         load_settings(environ={"ROLECALL_SERVE_SVC_PORT": "tcp://10.0.0.7:8000"})
     found = [pod for m in manifests() for pod in pods(m)]
-    assert len(found) == 7
+    assert len(found) == 8
     assert all(pod.get("enableServiceLinks") is False for pod in found)
 
 
@@ -85,6 +88,31 @@ def test_a_replica_gets_as_many_threads_as_the_settings_say() -> None:
     code = deployment_options(settings)
     assert configured["name"] == code["name"]
     assert configured["ray_actor_options"] == code["ray_actor_options"]
+
+
+def test_the_language_models_deployment_follows_the_settings_of_its_pods() -> None:
+    settings = load_settings(environ=ours(variables()))
+    (application,) = documents(INFRA / "serve/serve.yaml")[0]["applications"]
+    configured, code = application["deployments"][1], llm_options(settings)
+    assert (settings.llm.placement, configured["name"]) == ("deployment", code["name"])
+    assert configured["ray_actor_options"]["runtime_env"] == code["ray_actor_options"]["runtime_env"]
+    assert configured["autoscaling_config"] == code["autoscaling_config"]
     timeout = documents(INFRA / "serve/serve.yaml")[0]["http_options"]["request_timeout_s"]
-    assert timeout > settings.serve.request_timeout_s
-    assert manifest("ConfigMap")["data"]["ROLECALL_LLM__ENABLED"] == "false"  # a stream would need llm.timeout_s
+    assert timeout >= longest_answer_s(settings) + PATIENCE_S
+
+
+def test_a_pod_of_the_language_model_holds_one_replica_and_nothing_else() -> None:
+    (application,) = documents(INFRA / "serve/serve.yaml")[0]["applications"]
+    wanted = application["deployments"][1]["ray_actor_options"]
+    groups = {group["groupName"]: group for group in rayservice()["workerGroupSpecs"]}
+    started = groups["llm"]["rayStartParams"]
+    assert (wanted["num_cpus"], started["num-cpus"]) == (0, "0")
+    assert json.loads(json.loads(started["resources"])) == wanted["resources"]
+    assert "resources" not in groups["serve"]["rayStartParams"]
+    (container,) = groups["llm"]["template"]["spec"]["containers"]
+    threads = wanted["runtime_env"]["env_vars"]["OMP_NUM_THREADS"]
+    assert container["resources"]["limits"]["cpu"] == threads
+
+
+def rayservice() -> dict[str, Any]:
+    return dict(manifest("RayService")["spec"]["rayClusterConfig"])

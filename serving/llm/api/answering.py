@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rolecall.serving.llm.api.errors import OpenAIError
 from rolecall.serving.llm.api.replies import Envelope, Piece, ScoredToken, Usage
 from rolecall.serving.llm.api.service import Running
-from rolecall.serving.llm.api.streaming import DONE, server_event
+from rolecall.serving.llm.api.streaming import DONE, LastEvents, server_event
 from rolecall.serving.llm.api.texts import Texts
 from rolecall.serving.llm.output import Output, Token
 
@@ -34,6 +34,7 @@ class Answer:
     def __init__(self, running: Running, texts: Texts, envelope: Envelope, wanted: Wanted) -> None:
         self._running, self._texts, self._envelope, self._wanted = running, texts, envelope, wanted
         self._begun: set[int] = set()
+        self._lengths: dict[int, int] = {}
         self._generated = 0
         self._cached = [0] * len(wanted.prompts)
         self._prompt_scores: dict[int, tuple[Token | None, ...]] = {}
@@ -44,55 +45,57 @@ class Answer:
         prompts = sum(map(len, self._wanted.prompts))
         return Usage(prompt=prompts, completion=self._generated, cached=sum(self._cached))
 
-    async def pieces(self) -> AsyncIterator[Piece]:
-        """What each choice gains, the echo of its prompt first."""
-        async for place, output in self._running.news():
-            self._cached[place] = output.cached_tokens
-            self._generated += len(output.tokens)
-            if output.prompt_logprobs is not None:
-                self._prompt_scores[place] = output.prompt_logprobs
-            index = place * self._wanted.choices + output.index
-            if index not in self._begun:
-                self._begun.add(index)
-                if self._wanted.echoed is not None:
-                    yield Piece(index=index, text=self._wanted.echoed[place], scored=self._echo_scores(place))
-            yield Piece(
-                index=index,
-                text=output.text,
-                scored=self._scores(output) if self._wanted.scored else (),
-                finish_reason=output.finish_reason,
-            )
-
     async def whole(self) -> dict[str, Any]:
         """The reply, all at once."""
         choices: dict[int, Piece] = {}
-        async for piece in self.pieces():
-            so_far = choices.setdefault(piece.index, Piece(index=piece.index, text=""))
-            so_far.text += piece.text
-            so_far.scored = [*so_far.scored, *piece.scored]
-            so_far.finish_reason = piece.finish_reason
+        async for place, output in self._running.news():
+            for piece in self._pieces(place, output):
+                so_far = choices.setdefault(piece.index, Piece(index=piece.index, text=""))
+                so_far.text += piece.text
+                so_far.scored = [*so_far.scored, *piece.scored]
+                so_far.finish_reason = piece.finish_reason
         return self._envelope.reply(list(choices.values()), self.usage, scored=self._wanted.scored)
 
     async def events(self) -> AsyncIterator[bytes]:
-        """The reply as server-sent events, `[DONE]` at the end; an error is an event of its own."""
+        """The reply as server-sent events, a step's together and `[DONE]` with the last; an error is an event too."""
+        ending = b""
         try:
-            async for chunk in self._chunks():
-                yield server_event(chunk)
+            async for step in self._running.steps():
+                ending = b"".join(server_event(chunk) for told in step for chunk in self._chunks(*told))
+                if self._running.unread:
+                    yield ending
+                    ending = b""
+            if self._envelope.with_usage:
+                ending += server_event(self._envelope.usage_chunk(self.usage))
         except OpenAIError as error:
-            yield server_event(error.body())
-        yield DONE
+            ending = server_event(error.body())
+        yield LastEvents(ending + DONE)
 
-    async def _chunks(self) -> AsyncIterator[dict[str, Any]]:
-        lengths: dict[int, int] = {}
-        async for piece in self.pieces():
-            if piece.index not in lengths and (opening := self._envelope.opening(piece.index)) is not None:
+    def _chunks(self, place: int, output: Output) -> Iterator[dict[str, Any]]:
+        for piece in self._pieces(place, output):
+            if piece.index not in self._lengths and (opening := self._envelope.opening(piece.index)) is not None:
                 yield opening
-            offset = lengths.get(piece.index, 0)
-            for chunk in self._envelope.chunks(piece, scored=self._wanted.scored, offset=offset):
-                yield chunk
-            lengths[piece.index] = offset + len(piece.text)
-        if self._envelope.with_usage:
-            yield self._envelope.usage_chunk(self.usage)
+            offset = self._lengths.get(piece.index, 0)
+            yield from self._envelope.chunks(piece, scored=self._wanted.scored, offset=offset)
+            self._lengths[piece.index] = offset + len(piece.text)
+
+    def _pieces(self, place: int, output: Output) -> Iterator[Piece]:
+        """What a choice gains, the echo of its prompt first."""
+        self._cached[place] = output.cached_tokens
+        self._generated += len(output.tokens)
+        if output.prompt_logprobs is not None:
+            self._prompt_scores[place] = output.prompt_logprobs
+        index = place * self._wanted.choices + output.index
+        if index not in self._begun:
+            self._begun.add(index)
+            if self._wanted.echoed is not None:
+                yield Piece(index=index, text=self._wanted.echoed[place], scored=self._echo_scores(place))
+        yield Piece(
+            index=index,
+            text=output.text,
+            scored=self._scores(output) if self._wanted.scored else (),
+            finish_reason=output.finish_reason,
+        )
 
     def _scores(self, output: Output) -> list[ScoredToken]:
         tokens = output.tokens

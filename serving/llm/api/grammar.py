@@ -50,6 +50,10 @@ class Grammars:
         """Text of a grammar in llguidance's dialect of Lark. Raises ValueError for a wrong one."""
         return self._constraint(LLMatcher.grammar_from_lark(grammar))
 
+    def again(self, grammar: str) -> GrammarConstraint:
+        """The constraint whose `grammar` this is, made elsewhere for the same tokens."""
+        return self._constraint(grammar)
+
     def _constraint(self, grammar: str) -> GrammarConstraint:
         with self._lock:
             known = self._compiled.pop(grammar, None)
@@ -60,13 +64,17 @@ class Grammars:
             self._compiled[grammar] = root
             while len(self._compiled) > MOST_GRAMMARS:
                 self._compiled.popitem(last=False)
-            return GrammarConstraint(root.deep_copy(), self._vocabulary)
+            return GrammarConstraint(root.deep_copy(), self._vocabulary, grammar)
 
 
 class GrammarConstraint:
-    """Which tokens may follow. States are kept by the tokens that led there, so choices and drafts do not mix."""
+    """Which tokens may follow. States are kept by the tokens that led there, so choices and drafts do not mix.
 
-    def __init__(self, root: LLMatcher, vocabulary: int) -> None:
+    `grammar` describes it: what is sent to another process, whose `Grammars.again` builds the matcher there.
+    """
+
+    def __init__(self, root: LLMatcher, vocabulary: int, grammar: str) -> None:
+        self.grammar = grammar
         self._root = root
         self._vocabulary = vocabulary
         self._states: OrderedDict[tuple[int, ...], LLMatcher] = OrderedDict()

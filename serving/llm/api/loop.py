@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,8 @@ from typing import TypeVar
 
 import torch
 
-from rolecall.serving.llm.engine import EngineOptions, LLMEngine
+from rolecall.serving.llm.api.engine_client import EngineFacts, EngineStoppedError, News, Opened
+from rolecall.serving.llm.engine import LLMEngine
 from rolecall.serving.llm.output import Output
 from rolecall.serving.llm.request import SamplingParameters
 from rolecall.serving.llm.statistics import Statistics
@@ -30,31 +31,25 @@ T = TypeVar("T")
 _LOG = logging.getLogger("rolecall.serving.llm")
 
 
-class EngineStoppedError(RuntimeError):
-    """The engine takes no requests: it is being closed, or a step failed."""
-
-
-News = asyncio.Queue[list[Output] | None]
-"""What a step brought to one request; None: the engine stopped."""
-
-
 @dataclass(kw_only=True, eq=False)
 class Stream:
-    """One request under way. `unfinished` choices, as the engine's thread knows them. `leave` cancels the request."""
+    """One request under way. `unfinished` choices, as the engine's thread knows them."""
 
     request_id: str
     unfinished: int
     loop: asyncio.AbstractEventLoop
     queue: News
-    leave: Callable[[], None]
 
 
 class EngineLoop:
-    """Steps an engine while it has work, from the moment it is made until it is closed."""
+    """Steps an engine while it has work, from the moment it is made until it is closed. `threads` that it computes on;
+    0: as many as the process was given. `replica`: the name of this process."""
 
-    def __init__(self, engine: LLMEngine) -> None:
+    def __init__(self, engine: LLMEngine, *, threads: int = 0, replica: str = "") -> None:
         self._engine = engine
-        self._inbox: deque[Callable[[bool], None]] = deque()  # called with whether the engine still serves
+        self._threads = threads
+        self._replica = replica
+        self._inbox: deque[Callable[[bool], object]] = deque()  # called with whether the engine still serves
         self._streams: dict[str, Stream] = {}
         self._wake = threading.Condition()
         self._closing = self._ended = False
@@ -69,9 +64,15 @@ class EngineLoop:
         return not (self._closing or self._ended)
 
     @property
-    def limits(self) -> EngineOptions:
-        """How much the engine takes on."""
-        return self._engine.options
+    def facts(self) -> EngineFacts:
+        """Of the engine's model."""
+        words = self._engine.words
+        return EngineFacts(
+            vocabulary=words.vocabulary,
+            context=self._engine.admission.context,
+            ends=words.eos,
+            limits=self._engine.options,
+        )
 
     def busy_s(self) -> float:
         """How long the step under way has been running; 0 where there is nothing to do."""
@@ -86,17 +87,15 @@ class EngineLoop:
         priority: int = 0,
         timeout_s: float | None = None,
         salt: str = "",
-    ) -> list[Stream]:
+    ) -> Opened:
         """Queue a request for each prompt, all or none; their news comes to `queue`. Raises as `LLMEngine.add`, and
         EngineStoppedError."""
         loop = asyncio.get_running_loop()
         names = [f"stream-{next(self._numbers)}" for _ in prompts]
-        streams = [
-            Stream(request_id=name, unfinished=parameters.n, loop=loop, queue=queue, leave=partial(self._leave, name))
-            for name in names
-        ]
+        streams = [Stream(request_id=name, unfinished=parameters.n, loop=loop, queue=queue) for name in names]
+        opened = Opened(request_ids=names, leave=partial(self._leave, names))
 
-        def admit() -> list[Stream]:
+        def admit() -> Opened:
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
             try:
                 for prompt, stream in zip(prompts, streams, strict=True):
@@ -113,18 +112,21 @@ class EngineLoop:
                 for name in names:
                     self._drop(name)
                 raise
-            return streams
+            return opened
 
         try:
             return await self._ask(admit)
         except asyncio.CancelledError:
-            for stream in streams:
-                stream.leave()
+            opened.leave()
             raise
 
     async def stats(self) -> Statistics:
         """The engine's counts between two steps."""
         return await self._ask(self._engine.stats)
+
+    async def statistics(self) -> Mapping[str, Statistics]:
+        """`stats` of this process."""
+        return {self._replica: await self.stats()}
 
     def close(self, *, patience_s: float = 0.0) -> None:
         """Take no more requests, let those under way end for `patience_s`, then end the thread."""
@@ -154,15 +156,15 @@ class EngineLoop:
         self._post(errand)
         return await asyncio.wrap_future(answer)
 
-    def _leave(self, name: str) -> None:
+    def _leave(self, names: Sequence[str]) -> None:
         with contextlib.suppress(EngineStoppedError):
-            self._post(lambda _: self._drop(name))
+            self._post(lambda _: [self._drop(name) for name in names])
 
     def _drop(self, name: str) -> None:
         if self._streams.pop(name, None) is not None:
             self._engine.cancel(name)
 
-    def _post(self, errand: Callable[[bool], None]) -> None:
+    def _post(self, errand: Callable[[bool], object]) -> None:
         with self._wake:
             if self._ended or (self._closing and not self._streams):
                 raise EngineStoppedError("the engine is stopping")
@@ -171,6 +173,8 @@ class EngineLoop:
 
     def _run(self) -> None:
         try:
+            if self._threads:
+                torch.set_num_threads(self._threads)
             while self._wait():
                 while self._inbox:
                     self._inbox.popleft()(not self._closing)

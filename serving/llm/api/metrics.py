@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 from rolecall.serving.llm.statistics import Statistics
 from rolecall.serving.metrics import Labelled
 
+Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
 _FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BETWEEN = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -21,7 +23,7 @@ class LLMMetrics:
     def __init__(self, replica: str = "") -> None:
         registry = CollectorRegistry()
         self._exposed = Labelled(registry, "replica", replica) if replica else registry
-        self.counts: Statistics | None = None
+        self._engines = _EngineCounts()
         self._first = Histogram(
             "rolecall_llm_first_token_seconds",
             "From a request's arrival to its first token",
@@ -37,7 +39,6 @@ class LLMMetrics:
         self._framework = Counter(
             "rolecall_llm_framework_seconds", "Time of requests spent outside the engine", registry=registry
         )
-        registry.register(_EngineCounts(self))
 
     def began(self, seconds: float) -> None:
         """The first token of a request is there."""
@@ -52,37 +53,48 @@ class LLMMetrics:
         """A request is answered; this much of its time was not the engine's."""
         self._framework.inc(max(framework_s, 0.0))
 
-    def render(self, counts: Statistics) -> bytes:
-        """The exposition text, with the engine's counts as they are now."""
-        self.counts = counts
-        return generate_latest(self._exposed)
+    def render(self, counts: Mapping[str, Statistics]) -> bytes:
+        """The exposition text, with the counts of engines as they are now, by the process that each is in."""
+        self._engines.counts = counts
+        return generate_latest(self._exposed) + generate_latest(self._engines)
+
+
+_GAUGES: Mapping[str, tuple[str, Callable[[Statistics], float]]] = {
+    "waiting_requests": ("Requests that wait", lambda counts: counts.waiting),
+    "waiting_tokens": ("Their tokens", lambda counts: counts.waiting_tokens),
+    "running_sequences": ("Sequences being computed", lambda counts: counts.running),
+    "cache_use_ratio": ("Share of the key-value cache in use", lambda counts: counts.cache_use),
+    "draft_acceptance_ratio": ("Share of guessed tokens that were right", lambda counts: counts.acceptance),
+}
+_COUNTERS: Mapping[str, tuple[str, Callable[[Statistics], float]]] = {
+    "requests": ("Requests taken", lambda counts: counts.requests),
+    "computed_tokens": ("Tokens that went through the model", lambda counts: counts.computed_tokens),
+    "cached_tokens": ("Prompt tokens found in the prefix cache", lambda counts: counts.cached_tokens),
+    "generated_tokens": ("Tokens sampled", lambda counts: counts.generated_tokens),
+    "drafted_tokens": ("Tokens guessed", lambda counts: counts.drafted_tokens),
+    "kept_tokens": ("Guessed tokens that were right", lambda counts: counts.kept_tokens),
+    "preemptions": ("Sequences that gave their memory to others", lambda counts: counts.preemptions),
+}
 
 
 class _EngineCounts(Collector):
-    def __init__(self, metrics: LLMMetrics) -> None:
-        self._metrics = metrics
+    """Each sample names the process of its engine, where that has a name."""
+
+    counts: Mapping[str, Statistics] = {}
 
     def collect(self) -> Iterator[Metric]:
-        counts = self._metrics.counts
-        if counts is None:
-            return
-        for name, told, value in (
-            ("waiting_requests", "Requests that wait", counts.waiting),
-            ("waiting_tokens", "Their tokens", counts.waiting_tokens),
-            ("running_sequences", "Sequences being computed", counts.running),
-            ("cache_use_ratio", "Share of the key-value cache in use", counts.cache_use),
-            ("draft_acceptance_ratio", "Share of guessed tokens that were right", counts.acceptance),
-        ):
-            yield GaugeMetricFamily(f"rolecall_llm_{name}", told, value=float(value))
-        for name, told, value in (
-            ("requests", "Requests taken", counts.requests),
-            ("computed_tokens", "Tokens that went through the model", counts.computed_tokens),
-            ("cached_tokens", "Prompt tokens found in the prefix cache", counts.cached_tokens),
-            ("generated_tokens", "Tokens sampled", counts.generated_tokens),
-            ("preemptions", "Sequences that gave their memory to others", counts.preemptions),
-        ):
-            yield CounterMetricFamily(f"rolecall_llm_{name}", told, value=float(value))
-        seconds = CounterMetricFamily("rolecall_llm_seconds", "The engine's time by part", labels=["part"])
-        for part, spent in counts.seconds.items():
-            seconds.add_metric([part], spent)
+        labels = ["replica"] if any(self.counts) else []
+        for name, (told, value) in _GAUGES.items():
+            yield self._filled(GaugeMetricFamily(f"rolecall_llm_{name}", told, labels=labels), value)
+        for name, (told, value) in _COUNTERS.items():
+            yield self._filled(CounterMetricFamily(f"rolecall_llm_{name}", told, labels=labels), value)
+        seconds = CounterMetricFamily("rolecall_llm_seconds", "The engine's time by part", labels=[*labels, "part"])
+        for replica, counts in self.counts.items():
+            for part, spent in counts.seconds.items():
+                seconds.add_metric([*([replica] if labels else []), part], spent)
         yield seconds
+
+    def _filled(self, family: Family, value: Callable[[Statistics], float]) -> Family:
+        for replica, counts in self.counts.items():
+            family.add_metric([replica] if family._labelnames else [], float(value(counts)))
+        return family

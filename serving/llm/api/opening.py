@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rolecall.platform.errors import InputError, NotFoundError, UnavailableError
 from rolecall.platform.settings import LLMSettings
+from rolecall.serving.llm.api.engine_client import EngineClient, EngineFacts
 from rolecall.serving.llm.api.loop import EngineLoop
 from rolecall.serving.llm.api.service import LLMService
 from rolecall.serving.llm.api.texts import Texts
@@ -22,9 +23,21 @@ _LOG = logging.getLogger("rolecall.serving.llm")
 
 
 def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
-    """The model of these settings. Blocks for seconds. Raises NotFoundError where there is none, InputError where its
-    files are wrong, it has no tokenizer, its sizes do not divide among the ranks, or the cache is too small for one
-    request, UnavailableError where a rank finds no room or is lost."""
+    """The model of these settings, in this process. Raises as `open_loop`."""
+    loop, texts = open_loop(settings, replica=replica)
+    return serve(settings, loop, texts, replica=replica)
+
+
+def serve(settings: LLMSettings, loop: EngineClient, texts: Texts, *, replica: str = "") -> LLMService:
+    """Answers over an engine, by the name that clients call its model."""
+    name = settings.name or Path(settings.model).name
+    return LLMService(name, loop, texts, timeout_s=settings.timeout_s, replica=replica)
+
+
+def open_loop(settings: LLMSettings, *, replica: str = "") -> tuple[EngineLoop, Texts]:
+    """The model of these settings, warm, and its tokens. Blocks for seconds. Raises NotFoundError where there is none,
+    InputError where its files are wrong, it has no tokenizer, its sizes do not divide among the ranks, or the cache is
+    too small for one request, UnavailableError where a rank finds no room or is lost."""
     try:
         model = _open_model(settings)
         if model.tokenizer is None:
@@ -38,16 +51,15 @@ def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
         raise UnavailableError(str(error), allowed, "add nodes, or lower llm.tensor_parallel") from error
     except ValueError as error:
         raise InputError(str(error), "a model that fits", "correct the settings below llm") from error
-    return LLMService(
-        settings.name or Path(settings.model).name,
-        EngineLoop(engine),
-        texts,
-        vocabulary=model.config.vocabulary,
-        context=engine.admission.context,
-        ends=model.eos_ids,
-        timeout_s=settings.timeout_s,
-        replica=replica,
-    )
+    return EngineLoop(engine, threads=settings.threads, replica=replica), texts
+
+
+def open_texts(settings: LLMSettings, facts: EngineFacts) -> Texts:
+    """The tokens of a model that is loaded elsewhere: of its files only the tokenizer is read."""
+    words = describe_model(settings.model).tokenizer
+    if words is None:
+        raise InputError(f"model {settings.model} has no tokenizer", "a model that fits", "correct llm.model")
+    return Texts(words, vocabulary=facts.vocabulary, end_ids=sorted(facts.ends))
 
 
 def _open_model(settings: LLMSettings) -> ModelInfo:
@@ -74,7 +86,7 @@ def _open_runner(model: ModelInfo, plan: CachePlan, settings: LLMSettings) -> Ru
         adapter=settings.adapter or None,
         device=settings.device,
     )
-    return ParallelRunner(shared)
+    return ParallelRunner(shared, cpus=settings.threads or 1)
 
 
 def _open_engine(model: ModelInfo, settings: LLMSettings) -> LLMEngine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from rolecall.serving.llm.api.engine_client import EngineClient, EngineStoppedError, News, Opened
 from rolecall.serving.llm.api.errors import OpenAIError
 from rolecall.serving.llm.api.grammar import Grammars
-from rolecall.serving.llm.api.loop import EngineLoop, EngineStoppedError, News, Stream
 from rolecall.serving.llm.api.metrics import LLMMetrics
 from rolecall.serving.llm.api.texts import Texts
 from rolecall.serving.llm.errors import ContextOverflowError, EngineBusyError
@@ -22,6 +22,7 @@ from rolecall.serving.llm.output import Output
 from rolecall.serving.llm.request import SamplingParameters
 
 T = TypeVar("T")
+_IDS = random.Random()  # names, no secrets: asking the system for randomness costs more than the rest of a reply's head
 MARKS = 32
 """Characters that a turn of a conversation counts for beside its content."""
 LONG = 2_000
@@ -39,12 +40,12 @@ class Asked:
 
 
 class Running:
-    """Requests under way together. Leaving the `async with` cancels what is not finished."""
+    """Requests under way together, `unread` choices of them not finished. Leaving the `async with` cancels those."""
 
     def __init__(self, choices: int, metrics: LLMMetrics) -> None:
         self.queue: News = asyncio.Queue()
-        self.streams: list[Stream] = []
-        self._choices = choices
+        self.opened: Opened | None = None
+        self.unread = choices
         self._metrics = metrics
         self._started = time.monotonic()
         self._heard: dict[tuple[int, int], float] = {}
@@ -57,27 +58,42 @@ class Running:
 
     def close(self) -> None:
         """Cancel what is not finished."""
-        for stream in self.streams:
-            stream.leave()
+        if self.unread and self.opened is not None:
+            self.opened.leave()
+
+    async def steps(self) -> AsyncIterator[list[tuple[int, Output]]]:
+        """Which prompt, and what is new of one of its choices, as much as has come, until all are finished. Raises
+        OpenAIError: 503 when the engine stopped, 504 when the time was up."""
+        request_ids = () if self.opened is None else self.opened.request_ids
+        places = {request_id: place for place, request_id in enumerate(request_ids)}
+        while self.unread:
+            told: list[tuple[int, Output]] = []
+            failure: OpenAIError | None = None
+            for output in await self._heard_since():
+                failure = _failure(output)
+                if failure is not None:
+                    break
+                if output is not None:
+                    self.unread -= output.finish_reason is not None
+                    told.append((places[output.request_id], output))
+                    self._measure(*told[-1])
+            if told:
+                yield told
+            if failure is not None:
+                raise failure
 
     async def news(self) -> AsyncIterator[tuple[int, Output]]:
-        """Which prompt, and what is new of one of its choices, until all are finished. Raises OpenAIError: 503 when the
-        engine stopped, 504 when the time was up."""
-        places = {stream.request_id: place for place, stream in enumerate(self.streams)}
-        unread = self._choices
-        while unread:
-            outputs = await self.queue.get()
-            if outputs is None:
-                raise OpenAIError(503, "the engine stopped; the server's log says why", code="unavailable")
-            for output in outputs:
-                if output.finish_reason == "deadline":
-                    raise OpenAIError(504, "the time for this request was up (setting llm.timeout_s)", code="deadline")
-                if output.finish_reason == "error":
-                    raise OpenAIError(400, "bias and grammar of this request leave no token to choose", code="no_token")
-                unread -= output.finish_reason is not None
-                place = places[output.request_id]
-                self._measure(place, output)
-                yield place, output
+        """As `steps`, one at a time."""
+        async for step in self.steps():
+            for one in step:
+                yield one
+
+    async def _heard_since(self) -> list[Output | None]:
+        """All that waits to be read, at least one step's; None: the engine stopped."""
+        heard = list(await self.queue.get() or [None])
+        while not self.queue.empty():
+            heard += self.queue.get_nowait() or [None]
+        return heard
 
     def _measure(self, place: int, output: Output) -> None:
         now, choice = time.monotonic(), (place, output.index)
@@ -98,12 +114,9 @@ class LLMService:
     def __init__(
         self,
         name: str,
-        loop: EngineLoop,
+        loop: EngineClient,
         texts: Texts,
         *,
-        vocabulary: int,
-        context: int,
-        ends: frozenset[int],
         timeout_s: float | None = None,
         replica: str = "",
     ) -> None:
@@ -111,12 +124,14 @@ class LLMService:
         self.name = name
         self.loop = loop
         self.texts = texts
-        self.context = context
-        self.grammars = Grammars(texts.grammar_tokens, vocabulary=vocabulary)
-        self.ends = ends
+        facts = loop.facts
+        self.context = facts.context
+        self.grammars = Grammars(texts.grammar_tokens, vocabulary=facts.vocabulary)
+        self.ends = facts.ends
         self._timeout_s = timeout_s
         self._aside = ThreadPoolExecutor(max_workers=2, thread_name_prefix="rolecall-llm-text")
-        self.fingerprint = "fp_" + hashlib.sha256(f"{name}:{vocabulary}:{context}".encode()).hexdigest()[:12]
+        told = f"{name}:{facts.vocabulary}:{facts.context}"
+        self.fingerprint = "fp_" + hashlib.sha256(told.encode()).hexdigest()[:12]
 
     async def tokens(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text. Raises OpenAIError 400 for one that cannot fit."""
@@ -126,7 +141,7 @@ class LLMService:
     async def all_tokens(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
         """Tokens of every prompt. Raises OpenAIError 400 for more of them than ever wait and run together, and for one
         that cannot fit."""
-        limits = self.loop.limits
+        limits = self.loop.facts.limits
         if len(prompts) > limits.max_waiting:
             told = f"got {len(prompts)} prompts; allowed: {limits.max_waiting} in one request"
             raise OpenAIError(400, told, param="prompt", code="invalid_value")
@@ -166,7 +181,7 @@ class LLMService:
         the engine is stopping."""
         running = Running(len(asked.prompts) * asked.parameters.n, self.metrics)
         try:
-            running.streams += await self.loop.open(
+            running.opened = await self.loop.open(
                 asked.prompts,
                 asked.parameters,
                 running.queue,
@@ -188,7 +203,7 @@ class LLMService:
     async def exposition(self) -> bytes:
         """Metrics as Prometheus reads them; nothing once the engine has ended."""
         try:
-            return self.metrics.render(await self.loop.stats())
+            return self.metrics.render(await self.loop.statistics())
         except EngineStoppedError:
             return b""
 
@@ -196,6 +211,17 @@ class LLMService:
         """End the engine; what runs may end first."""
         self._aside.shutdown(wait=False, cancel_futures=True)
         self.loop.close(patience_s=patience_s)
+
+
+def _failure(output: Output | None) -> OpenAIError | None:
+    """What ends a whole request."""
+    if output is None:
+        return OpenAIError(503, "the engine stopped; the server's log says why", code="unavailable")
+    if output.finish_reason == "deadline":
+        return OpenAIError(504, "the time for this request was up (setting llm.timeout_s)", code="deadline")
+    if output.finish_reason == "error":
+        return OpenAIError(400, "bias and grammar of this request leave no token to choose", code="no_token")
+    return None
 
 
 def _refusal(error: Exception) -> Exception:
@@ -213,4 +239,4 @@ def _refusal(error: Exception) -> Exception:
 
 def reply_id(kind: str) -> str:
     """`chatcmpl-...` or `cmpl-...`."""
-    return f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{secrets.token_hex(12)}"
+    return f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{_IDS.getrandbits(96):024x}"

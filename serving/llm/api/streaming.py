@@ -22,6 +22,10 @@ def server_event(body: dict[str, Any], name: str | None = None) -> bytes:
     return head + b"data: " + orjson.dumps(body) + b"\n\n"
 
 
+class LastEvents(bytes):
+    """Events that end a stream: nothing is sent after them, so that the end needs no message of its own."""
+
+
 class ClientLeftError(Exception):
     """The client closed its connection."""
 
@@ -49,9 +53,12 @@ class EventStream(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        more = True
         async for event in self._events:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            more = not isinstance(event, LastEvents)
+            await send({"type": "http.response.body", "body": event, "more_body": more})
+        if more:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def until_left(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -19,7 +19,9 @@ class Texts:
         """Raises ValueError for a tokenizer that the `tokenizers` library does not run: its bytes are not known."""
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ValueError(f"got a tokenizer of type {type(tokenizer).__name__}; allowed: one with a tokenizer.json")
-        self._tokenizer = tokenizer
+        self._tokenizer, self._words = tokenizer, tokenizer.backend_tokenizer
+        self._words.no_truncation()
+        self._words.no_padding()
         self.size = vocabulary
         self.chat = ChatTemplate(tokenizer).tokens
         self.grammar_tokens = LLTokenizer(
@@ -33,7 +35,7 @@ class Texts:
 
     def prompt(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text, with the marks that the model expects at its beginning."""
-        return cast(list[int], self._tokenizer.encode(text, add_special_tokens=special))
+        return cast(list[int], self._words.encode(text, add_special_tokens=special).ids)
 
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as one text, special ones by name."""
