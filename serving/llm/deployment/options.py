@@ -25,10 +25,12 @@ def deployment_options(settings: Settings) -> dict[str, Any]:
         **replicas(llm),
         "max_ongoing_requests": llm.max_waiting_requests + llm.max_sequences + OPERATION_SLOTS,
         "max_queued_requests": llm.max_waiting_requests,
-        "request_router_config": RequestRouterConfig(
-            request_router_class=ROUTER,
-            request_router_kwargs={"imbalance": llm.route_imbalance, "block": llm.block_tokens},
-            request_routing_stats_period_s=2.0,
+        "request_router_config": RequestRouterConfig.model_validate(
+            {
+                "request_router_class": ROUTER,
+                "request_router_kwargs": {"imbalance": llm.route_imbalance, "block": llm.block_tokens},
+                "request_routing_stats_period_s": 2.0,
+            }
         ),
         "health_check_period_s": 5.0,
         "health_check_timeout_s": 30.0,

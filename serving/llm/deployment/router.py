@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.serve.request_router import PendingRequest, ReplicaID, ReplicaResult, RequestRouter, RunningReplica
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from rolecall.serving.llm.deployment.order import Order
 from rolecall.serving.llm.deployment.prefix_routing import BLOCK, PrefixRouting
@@ -27,7 +27,7 @@ class PrefixRouter(RequestRouter):
         prompt, salt = (order.prompts[0], order.salt) if order else ((), "")
         return [[replicas[name]] for name in self._routing.choose(prompt, salt, loads)]
 
-    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: ReplicaResult) -> None:
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:
         """A replica took the request."""
         order = _order(pending_request)
         if order is not None:
