@@ -1,16 +1,14 @@
-"""A model's matrices by name, from a folder of safetensors or from a GGUF file, with an adapter merged in if wanted.
+"""A model's matrices by name, from a folder of safetensors or from a GGUF file.
 
 Names are those of Hugging Face's Llama. Every tensor's shape is compared with the configuration before it is used.
 GGUF files hold the rows of queries and keys in the order that interleaved rotary pairs need; they are put back into
-half-split order. An adapter (peft, LoRA) turns the matrices it touches into floats: W + alpha / r B A (Hu et al.,
-arXiv:2106.09685).
+half-split order.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -142,42 +140,6 @@ class GgufCheckpoint:
         return dequantized(raw, block, len(wanted)) if codes is None else codes
 
 
-class Adapted:
-    """A checkpoint with a LoRA adapter merged into it. Raises ModelFileError for an adapter that does not fit."""
-
-    def __init__(self, base: Checkpoint, folder: Path) -> None:
-        self.base, self.config, self.folder = base, base.config, folder
-        options = read_json(folder / "adapter_config.json")
-        self._scale = _scale(folder, options)
-        self._tensors = Tensors(names_of(folder / "adapter_model.safetensors"))
-        self._left = set(self._tensors.names)
-
-    def matrix(self, name: str, shape: Shape, rows: slice = ALL, columns: slice = ALL) -> Matrix:
-        """Floats, where the adapter has something to add."""
-        matrix = self.base.matrix(name, shape, rows, columns)
-        a_name, b_name = (f"base_model.model.{name}.lora_{x}.weight" for x in "AB")
-        if a_name not in self._tensors.names:
-            return matrix
-        rank = self._tensors.shape(a_name)[0]
-        a = self._tensors.get(a_name, (rank, shape[1]), (ALL, columns))
-        b = self._tensors.get(b_name, (shape[0], rank), (rows, ALL))
-        self._left -= {a_name, b_name}
-        return floats(matrix).float() + self._scale(rank) * (b.float() @ a.float())
-
-    def vector(self, name: str, length: int) -> Tensor:
-        """The base's."""
-        return self.base.vector(name, length)
-
-    def divisors(self) -> Tensor | None:
-        """The base's."""
-        return self.base.divisors()
-
-    def check_used(self) -> None:
-        """Raise ModelFileError where the adapter holds tensors that no matrix of the model took."""
-        if self._left:
-            raise ModelFileError(f"{self.folder}: got {sorted(self._left)[:3]}, which no linear layer of the model has")
-
-
 class Tensors:
     """Tensors of safetensors files by name, each read when it is asked for."""
 
@@ -246,18 +208,3 @@ def _gguf_name(name: str) -> str:
         return _GGUF_NAMES[name]
     _, _, number, part = name.split(".", 3)  # model.layers.7.self_attn.q_proj
     return f"blk.{number}.{_GGUF_PARTS[part]}"
-
-
-def _scale(folder: Path, options: Mapping[str, Any]) -> Callable[[int], float]:
-    """alpha over r (over its root with rslora), as a function of r."""
-    plain = {"use_dora": False, "fan_in_fan_out": False, "bias": "none", "rank_pattern": {}, "alpha_pattern": {}}
-    for name, value in plain.items():
-        if options.get(name, value) not in (value, None):
-            raise ModelFileError(f"{folder}: got {name} = {options[name]!r}; read: {value!r}")
-    if options.get("peft_type") != "LORA" or options.get("modules_to_save"):
-        raise ModelFileError(f"{folder}: got peft_type {options.get('peft_type')!r} or whole modules; read: LORA alone")
-    alpha = options.get("lora_alpha")
-    if not isinstance(alpha, int | float):
-        raise ModelFileError(f"{folder}: got lora_alpha {alpha!r}; allowed: a number")
-    root = bool(options.get("use_rslora"))
-    return lambda rank: float(alpha) / (math.sqrt(rank) if root else rank)

@@ -127,9 +127,9 @@ class Llama:
         return b.normed
 
     def logits(self, hidden_RH: Tensor) -> Tensor:
-        """float32 [R, vocabulary] of normalised hidden states."""
+        """float32 [R, vocabulary], this rank's share of it, of normalised hidden states."""
         y = torch.empty(len(hidden_RH), self.head.rows, dtype=self.dtype, device=self.device)
-        return self.ranks.gathered(self.head(hidden_RH.contiguous(), y, backend=self.backend)).float()
+        return self.head(hidden_RH.contiguous(), y, backend=self.backend).float()
 
     @property
     def weight_bytes(self) -> int:

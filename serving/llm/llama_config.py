@@ -18,6 +18,9 @@ from torch import Tensor
 
 from rolecall.serving.llm.gguf import GgufFile, ModelFileError
 
+LONGEST = 1 << 21
+"""Tokens of context: the tables of angles are made for all of them, a gibibyte at this length and heads of 128."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
@@ -66,8 +69,9 @@ class LlamaConfig:
         """Raise ModelFileError for sizes that make no model."""
         sizes = {name: value for name, value in vars(self).items() if type(value) is int}
         for name, value in sizes.items():
-            if not 0 < value < 1 << 31:
-                raise ModelFileError(f"got {name} = {value}; allowed: 1 to 2^31 - 1")
+            most = LONGEST if name == "context" else 1 << 31
+            if not 0 < value <= most:
+                raise ModelFileError(f"got {name} = {value}; allowed: 1 to {most}")
         if self.heads % self.kv_heads or self.head_width % 2:
             raise ModelFileError(
                 f"got {self.heads} heads {self.head_width} wide over {self.kv_heads} key heads; "

@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rolecall.kernels.weight_formats import FORMATS, Format
 from rolecall.serving.llm import tokenizer
-from rolecall.serving.llm.checkpoint import Adapted, Checkpoint, GgufCheckpoint, SafetensorsCheckpoint, read_json
+from rolecall.serving.llm.adapter import Adapted
+from rolecall.serving.llm.checkpoint import Checkpoint, GgufCheckpoint, SafetensorsCheckpoint, read_json
 from rolecall.serving.llm.gguf import GgufFile, ModelFileError
 from rolecall.serving.llm.linear import Embedding, Linear, Matrix, linear
 from rolecall.serving.llm.llama import Layer, Llama

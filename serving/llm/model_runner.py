@@ -59,15 +59,16 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
-        """float32 [R, vocabulary]: a row for each wanted position, chunk by chunk. Positions are not checked."""
+        """float32 [R, vocabulary], a rank's share of it: a row for each wanted position, chunk by chunk. Positions are
+        not checked."""
         for source, target in batch.copies:
             self._entries[:, :, target] = self._entries[:, :, source]
         if not batch.tokens:
-            return torch.empty(0, self._llama.config.vocabulary)
+            return torch.empty(0, self._llama.head.rows)
         step = self.step(batch)
         hidden = self._hidden(step, batch.layers)
         if not batch.rows:
-            return torch.empty(0, self._llama.config.vocabulary)
+            return torch.empty(0, self._llama.head.rows)
         return self._llama.logits(hidden if step.rows is None else hidden[step.rows])
 
     def close(self) -> None:

@@ -3,14 +3,13 @@
 Queries, keys, values, gate and up are cut by rows (each rank computes some of the columns of y = x W^T), attention's
 output and down by columns (each rank computes a part of every sum, then all ranks add theirs): one sum over ranks after
 attention and one after the MLP (Shoeybi et al., arXiv:1909.08053). The vocabulary is cut by rows: a token's embedding
-comes from the rank that has it, logits are joined.
+comes from the rank that has it, and each rank's logits are those of its share.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -27,14 +26,6 @@ class Ranks:
         if self.size > 1:
             dist.all_reduce(x)
         return x
-
-    def gathered(self, x_MN: Tensor) -> Tensor:
-        """[M, N over all ranks]: every rank's columns, in the ranks' order. Ranks hold as many columns each."""
-        if self.size == 1:
-            return x_MN
-        parts = [torch.empty_like(x_MN) for _ in range(self.size)]
-        dist.all_gather(parts, x_MN)
-        return torch.cat(parts, dim=1)
 
     def check(self, **counts: int) -> None:
         """Raise ValueError where one of these does not divide among the ranks."""

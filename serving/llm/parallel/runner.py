@@ -1,9 +1,8 @@
 """The engine's runner over Ray actors, one a rank, each on CPUs or GPUs of its own.
 
-A step is one small message to every rank and one matrix of logits back from the first; between, ranks talk among
-themselves. Ranks are placed on one node (STRICT_PACK) unless told otherwise. When one fails or is lost, those that
-wait for it give up, all are ended, and the engine's step raises RankError: an engine without a rank is an engine
-without a model.
+A step is one small message to every rank and its columns of the logits back; between, ranks talk among themselves.
+Ranks are placed on one node (STRICT_PACK) unless told otherwise. When one fails or is lost, those that wait for it give
+up, all are ended, and the engine's step raises RankError: an engine without a rank is an engine without a model.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import ray
 import torch
 from ray.exceptions import RayError
@@ -55,11 +55,11 @@ class ParallelRunner:
     def run(self, batch: Batch) -> Tensor:
         """float32 [R, vocabulary]: a row for each wanted position, chunk by chunk. Raises RankError."""
         try:
-            logits = self._of_each("run", message(batch), timeout_s=2 * self._shared.timeout_s)[0]
+            shares = self._of_each("run", message(batch), timeout_s=2 * self._shared.timeout_s)
         except BaseException:
             self.close()
             raise
-        return torch.tensor(logits)  # a copy: what Ray hands out may not be written to
+        return torch.from_numpy(np.concatenate(shares, axis=1))
 
     def close(self) -> None:
         """End every rank. Harmless when already done."""

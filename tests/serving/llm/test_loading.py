@@ -173,6 +173,9 @@ def test_a_folder_with_something_wrong_is_refused_with_what_is_wrong(tmp_path: P
     (other / "config.json").write_text(json.dumps({**settings, "intermediate_size": 256}))
     with pytest.raises(ModelFileError, match="gate_proj"):
         load_model(other)
+    (other / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 2**30}))
+    with pytest.raises(ModelFileError, match="context = 1073741824"):
+        load_model(other)
     (other / "config.json").write_text(json.dumps({**settings, "model_type": "bert"}))
     with pytest.raises(ModelFileError, match="'bert'"):
         load_model(other)
