@@ -200,7 +200,7 @@ class LLMSettings(_Part):
     )
     draft_tokens: int = Field(default=8, ge=0, description="guesses verified in one step")
     draft_layers: int = Field(default=4, ge=1, description="how many of the model's first layers guess")
-    overlap: bool = Field(default=True, description="compute a step while the text of the last one is read")
+    overlap: bool = Field(default=False, description="compute a step while the text of the last one is read")
     timeout_s: float = Field(default=300.0, gt=0, le=86_400, description="the longest that one answer may take")
     threads: int = Field(default=0, ge=0, le=256, description="that the model computes on; 0: ray.threads_per_actor")
     placement: Literal["inside", "deployment"] = Field(

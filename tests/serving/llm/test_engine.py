@@ -94,11 +94,12 @@ def alone(model: LoadedModel, prompts: list[list[int]]) -> dict[SamplingParamete
         {},
         {"token_budget": 5, "max_sequences": 4},
         {"blocks": 14},
+        {"blocks": 14, "overlap": True},
         {"draft": "lookup", "draft_tokens": 60},
         {"draft": "layers", "draft_tokens": 60},
-        {"draft": "both", "draft_tokens": 60, "blocks": 18, "token_budget": 16, "max_sequences": 6},
+        {"draft": "both", "draft_tokens": 60, "blocks": 18, "token_budget": 16, "max_sequences": 6, "overlap": True},
     ],
-    ids=["batched", "prefix cache", "chunks", "preemption", "lookup", "first layers", "all together"],
+    ids=["batched", "prefix cache", "chunks", "preemption", "overlap", "lookup", "first layers", "all together"],
 )
 def test_the_same_tokens_as_alone(
     model: LoadedModel,

@@ -40,7 +40,7 @@ def plain(request: pytest.FixtureRequest) -> tuple[Compute, list[Generation]]:
     [
         (PLAIN, 512),
         (EngineOptions(draft="both", draft_tokens=32), 512),
-        (EngineOptions(draft="none", token_budget=12, max_sequences=4), 4),
+        (EngineOptions(draft="none", token_budget=12, max_sequences=4, overlap=True), 4),
     ],
     ids=["batched", "speculation and prefix cache", "chunks and preemption"],
 )
