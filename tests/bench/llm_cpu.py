@@ -255,7 +255,9 @@ def theirs(dtype: torch.dtype, steps: int) -> Arm:
             part = name.removesuffix(".weight")
             matrix = weight.ndim == 2
             weight.copy_(
-                floats(checkpoint.matrix(part, *weight.shape)) if matrix else checkpoint.vector(name, len(weight))
+                floats(checkpoint.matrix(part, (weight.shape[0], weight.shape[1])))
+                if matrix
+                else checkpoint.vector(name, len(weight))
             )
     model = model.to(dtype)
 

@@ -54,7 +54,7 @@ def theirs() -> Any:
         for name, weight in model.named_parameters():
             part = name.removesuffix(".weight")
             weight.copy_(
-                floats(checkpoint.matrix(part, *weight.shape))
+                floats(checkpoint.matrix(part, (weight.shape[0], weight.shape[1])))
                 if weight.ndim == 2
                 else checkpoint.vector(name, len(weight))
             )
