@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from rolecall.pipelines.schedule_commands import app as schedule
+from rolecall.serving.llm.api.metrics import LLMMetrics
+from rolecall.serving.llm.statistics import Counters, Statistics
 from rolecall.serving.metrics import ServingMetrics
 from rolecall.serving.models import EventReceipt, Readiness, Stage
 
@@ -44,6 +47,10 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     serving.ranked([Stage(stage="recall", count_in=1, count_out=1, milliseconds=1.0)], known=False)
     serving.received(EventReceipt(accepted=1, duplicate=0))
     text = serving.render(Readiness(ready=True, release_id="a", release_as_of=NOW), {"ranking": 0}).decode()
+    idle = Statistics(
+        waiting=0, waiting_tokens=0, running=0, blocks=1, blocks_free=1, preemptions=0, **asdict(Counters())
+    )
+    text += LLMMetrics("r").render({"r": idle}).decode()
     home = {"ROLECALL_HOME": str(tmp_path_factory.mktemp("home"))}
     for words in (["add", "daily"], ["list", "--metrics"]):
         told = CliRunner().invoke(schedule, words, env=home, catch_exceptions=False)
