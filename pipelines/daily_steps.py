@@ -26,7 +26,7 @@ from rolecall.features.vector_cache import VectorCache
 from rolecall.features.views import job_feature_columns, ranker_version
 from rolecall.pipelines import assemble
 from rolecall.pipelines.assemble import TRAINED_ON
-from rolecall.pipelines.embed import embed_texts
+from rolecall.pipelines.embed import CHUNK, FEW, embed_texts
 from rolecall.pipelines.evaluation.targets import collect_targets
 from rolecall.pipelines.examples import RECORDED, TrainingSet, recorded
 from rolecall.pipelines.index import build_index
@@ -41,7 +41,7 @@ from rolecall.pipelines.training_set import build_training_set, job_columns_at, 
 from rolecall.platform.event_log import EventLog, drain
 from rolecall.platform.ledger import open_ledger
 from rolecall.platform.object_store import Prefix, is_object_store, prefix
-from rolecall.platform.ray_runtime import RayHandle, start_ray
+from rolecall.platform.ray_runtime import RayHandle, start_ray, starts_here
 from rolecall.platform.registry import Registry
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
@@ -265,15 +265,15 @@ class DailySteps:
             texts,
             self.embedder,
             VectorCache(self.settings.cache_dir / "vectors.db"),
-            distributed=self._with_ray(),
+            distributed=self._with_ray,
+            few=FEW if starts_here(self.settings.ray) else CHUNK,
             threads_per_actor=self.settings.ray.threads_per_actor,
             progress=lambda done, total: report(f"{done:,}/{total:,} texts"),
         )
 
-    def _with_ray(self) -> bool:
+    def _with_ray(self) -> None:
         if self._ray is None:
             self._ray = start_ray(self.settings.ray, self.settings.home)
-        return True
 
 
 def _recorded(step: StepContext) -> dict[str, Any]:

@@ -25,7 +25,9 @@ Progress = Callable[[int, int], None]
 
 _CHARACTERS_A_TOKEN = 6
 CHUNK = 256
-"""Texts an actor takes at a time; fewer unknown texts than this are encoded in this process."""
+"""Texts that are encoded and kept at a time."""
+FEW = 4 * CHUNK
+"""So many unknown texts are done here before a Ray of this machine has started its actors."""
 
 
 def embed_texts(
@@ -33,20 +35,23 @@ def embed_texts(
     embedder: Embedder,
     cache: VectorCache,
     *,
-    distributed: bool = True,
+    distributed: Callable[[], object] | None = None,
+    few: int = FEW,
     threads_per_actor: int = 1,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float32]:
     """Unit vectors in the order of `texts`, float32 [n, dimension].
 
-    `distributed` needs a running Ray; without it, or with few unknown texts, this process encodes.
+    `distributed` starts Ray where none runs; it is called where more than `few` texts are unknown, which actors then
+    encode. Fewer, and all without it, are encoded in this process.
     """
     keys = [text_hash(text) for text in texts]
     unique = dict(zip(keys, texts, strict=True))
     found = cache.lookup(embedder.hash, list(unique))
     missing = sorted((key for key in unique if key not in found), key=lambda key: _order(unique[key], embedder))
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-    if distributed and len(chunks) > 1:
+    if distributed and len(missing) > few:
+        distributed()
         encoded = _with_ray(chunks, unique, embedder.settings, threads_per_actor)
     else:
         encoded = ((chunk, embedder.encode([unique[key] for key in chunk])) for chunk in chunks)

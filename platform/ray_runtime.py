@@ -61,14 +61,18 @@ def ray_session(settings: RaySettings, home: Path) -> Iterator[RayHandle]:
         handle.stop()
 
 
+def starts_here(settings: RaySettings) -> bool:
+    """Whether no cluster is named: Ray is then started on this machine, and has no more cores than this process."""
+    return (settings.address or os.environ.get("RAY_ADDRESS", "")) in ("", "local")
+
+
 def start_ray(settings: RaySettings, home: Path) -> RayHandle:
     """Attach to `settings.address` or `$RAY_ADDRESS`; where neither is set, start a local cluster.
 
     Where this process has a Ray already, that one is used and left running by `stop`.
     Raises UnavailableError when the address does not answer.
     """
-    address = settings.address or os.environ.get("RAY_ADDRESS", "")
-    local = address in ("", "local")
+    address, local = settings.address or os.environ.get("RAY_ADDRESS", ""), starts_here(settings)
     if local:
         os.environ.update(environment(settings, home))
     import ray

@@ -51,6 +51,10 @@ def test_a_rerun_encodes_nothing(embedder: Embedder, cache: VectorCache) -> None
     assert steps == []
 
 
+def test_ray_is_not_started_for_a_few_texts(embedder: Embedder, cache: VectorCache) -> None:
+    assert len(embed_texts(TEXTS, embedder, cache, distributed=lambda: pytest.fail("started"))) == len(TEXTS)
+
+
 def test_no_texts_give_an_empty_matrix(embedder: Embedder, cache: VectorCache) -> None:
     assert embed_texts([], embedder, cache).shape == (0, embedder.dimension)
 
@@ -63,7 +67,14 @@ def test_ray_actors_give_the_same_bits_and_report_progress(
     texts = [f"nurse {i}" for i in range(CHUNK + 44)]
     steps: list[tuple[int, int]] = []
     with ray_session(RaySettings(haproxy=False, object_store_mb=80), tmp_path / "home"):
-        vectors = embed_texts(texts, embedder, cache, progress=lambda done, total: steps.append((done, total)))
+        vectors = embed_texts(
+            texts,
+            embedder,
+            cache,
+            few=CHUNK,
+            distributed=lambda: None,
+            progress=lambda done, total: steps.append((done, total)),
+        )
     assert (vectors == embedder.encode(texts)).all()
     assert steps[-1] == (CHUNK + 44, CHUNK + 44)
     assert cache.count(embedder.hash) == CHUNK + 44
