@@ -20,6 +20,7 @@ settings.load_profile("rolecall")
 
 if importlib.util.find_spec("ray") is not None:
     # Fixtures for every area.
+    from .empty_mlflow import with_mlflow as with_mlflow
     from .ray_cluster import ray_cluster as ray_cluster
     from .services import ledger_database as ledger_database
     from .services import postgresql as postgresql

@@ -14,6 +14,7 @@ from rolecall.pipelines.demo import fill_tables
 from rolecall.pipelines.market.config import MarketConfig
 from rolecall.pipelines.market.generate import Marketplace, generate
 from rolecall.platform.settings import Settings, load_settings
+from tests.empty_mlflow import WithMlflow
 
 AS_OF = datetime.combine(datetime.now(UTC).date(), time(), UTC)
 
@@ -52,7 +53,7 @@ def small_market() -> Marketplace:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    settings = small_settings(tmp_path_factory.mktemp("world") / "home")
+def world(tmp_path_factory: pytest.TempPathFactory, with_mlflow: WithMlflow) -> World:
+    settings = small_settings(with_mlflow(tmp_path_factory.mktemp("world") / "home"))
     fill_tables(settings, small_market())
     return World(settings=settings, result=run_daily(settings, AS_OF))

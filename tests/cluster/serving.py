@@ -26,8 +26,8 @@ from rolecall.pipelines.demo import fill_tables, free_ports
 from rolecall.pipelines.market.config import MarketConfig
 from rolecall.pipelines.market.generate import generate
 from rolecall.platform.registry import Registry
-from rolecall.platform.release import MANIFEST_FILE, ReleaseBuilder, read_manifest
 from rolecall.platform.settings import Settings
+from tests.releases import built_again, publish
 
 from .raylets import RayCluster, Raylet, outside
 
@@ -76,29 +76,7 @@ def fill_stores(settings: Settings) -> tuple[str, str]:
         folder = daily_run(settings, AS_OF).execute(assembly_plan(work))["assemble"].folder / RELEASE_FOLDER
     finally:
         work.close()
-    return _publish(registry, folder), _publish(registry, _another(folder, settings.home / "another"))
-
-
-def _publish(registry: Registry, folder: Path) -> str:
-    release_id = registry.releases.publish(folder).id
-    run_id = registry.client.create_run(registry.experiment_id).info.run_id
-    registry.register(release_id, run_id=run_id, log_model=lambda: f"{registry.releases.uri}/releases/{release_id}")
-    return release_id
-
-
-def _another(source: Path, folder: Path) -> Path:
-    """The same parts built with other settings: another release."""
-    manifest = read_manifest((source / MANIFEST_FILE).read_bytes())
-    builder = ReleaseBuilder(folder)
-    for part in manifest.parts:
-        builder.add(part.name, part.file, source=source / part.file, content=part.content)
-    builder.seal(
-        as_of=manifest.as_of,
-        code_version=manifest.code_version,
-        tables=manifest.tables,
-        settings=manifest.settings | {"built": "again"},
-    )
-    return folder
+    return publish(registry, folder), publish(registry, built_again(folder, settings.home / "another"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from rolecall.features.schema import CANDIDATES, EVENTS
-from rolecall.pipelines.daily import run_daily
 from rolecall.pipelines.demo import http_server
 from rolecall.platform.registry import Registry
 from rolecall.platform.settings import Settings
 from rolecall.platform.tables import TableStore
+from tests.releases import built_again, publish
 
 from .conftest import AS_OF, World
 
@@ -149,14 +149,12 @@ print("JOBS", json.dumps(list(out["job_id"])))
     assert json.loads(done.stdout.split("JOBS ")[1]) == [item["job_id"] for item in reply["items"]]
 
 
-def test_a_moved_alias_is_followed_without_a_failed_request_and_recorded_as_ungated(served: Served) -> None:
-    second = run_daily(
-        served.settings.model_copy(update={"ranking": served.settings.ranking.model_copy(update={"fine_rounds": 30})}),
-        AS_OF,
-        promote=False,
-    )
-    assert second.release_id != served.release_id
+def test_a_moved_alias_is_followed_without_a_failed_request_and_recorded_as_ungated(
+    served: Served, tmp_path: Path
+) -> None:
     registry = Registry.from_settings(served.settings)
+    second = publish(registry, built_again(registry.releases.fetch(served.release_id), tmp_path / "again"))
+    assert second != served.release_id
     answers: list[httpx.Response] = []
     stop = threading.Event()
 
@@ -168,15 +166,15 @@ def test_a_moved_alias_is_followed_without_a_failed_request_and_recorded_as_unga
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        version = registry.get(second.release_id).version
+        version = registry.get(second).version
         registry.client.set_registered_model_alias("rolecall", "champion", version)
         deadline = time.monotonic() + FOLLOW_SECONDS
-        while time.monotonic() < deadline and not (answers and answers[-1].json()["release_id"] == second.release_id):
+        while time.monotonic() < deadline and not (answers and answers[-1].json()["release_id"] == second):
             stop.wait(0.2)
     finally:
         stop.set()
         asking.join()
     assert {answer.status_code for answer in answers} == {200}
-    assert answers[-1].json()["release_id"] == second.release_id
+    assert answers[-1].json()["release_id"] == second
     last = registry.promotions.history()[-1]
-    assert (last.to_release, last.gated) == (second.release_id, False)
+    assert (last.to_release, last.gated) == (second, False)

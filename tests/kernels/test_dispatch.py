@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 
@@ -99,7 +100,9 @@ def test_without_triton_every_kernel_module_still_imports() -> None:
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")
-def test_the_interpreter_is_used_when_the_environment_asks_for_it() -> None:
-    code = "from rolecall.kernels.dispatch import INTERPRETED; print(INTERPRETED)"
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
-    assert run.stdout.strip() == str(dispatch.INTERPRETED)
+@pytest.mark.parametrize(("said", "used"), [("1", True), ("0", False)])
+def test_the_interpreter_is_used_when_the_environment_asks_for_it(
+    said: str, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", said)
+    assert runpy.run_path(dispatch.__file__)["INTERPRETED"] is used

@@ -137,10 +137,10 @@ def test_draws_of_one_request_do_not_depend_on_each_other(along: str) -> None:
 
 @needs_triton
 def test_both_implementations_draw_the_same_tokens() -> None:
-    x, options = random(12, 150, scale=2.0), parameters(12)
-    by_triton = sample(x, **options, **counters(12), backend="triton")
-    assert torch.equal(by_triton, sample(x, **options, **counters(12), backend="torch"))
-    assert len(by_triton.unique()) > 5
+    x, options = random(6, 150, scale=2.0), parameters(6)
+    by_triton = sample(x, **options, **counters(6), backend="triton")
+    assert torch.equal(by_triton, sample(x, **options, **counters(6), backend="torch"))
+    assert len(by_triton.unique()) > 3
 
 
 @ANY_BACKEND
@@ -182,12 +182,12 @@ def test_where_nothing_can_be_drawn_there_is_no_token(temperature: float, backen
 def test_extreme_logits_and_temperatures_stay_finite_and_forbidden_tokens_forbidden(
     temperature: float, backend: str
 ) -> None:
-    x = torch.tensor([[3e38, -3e38, 0.0, -torch.inf, torch.nan]] * 4, device=DEVICE)
-    heat = torch.full((4,), temperature, device=DEVICE)
+    x = torch.tensor([[3e38, -3e38, 0.0, -torch.inf, torch.nan]] * 2, device=DEVICE)
+    heat = torch.full((2,), temperature, device=DEVICE)
     p = sampling_probabilities(x, temperature_B=heat, top_p_B=heat * 0 + 0.99, backend=backend)
     assert bool(p.isfinite().all())
-    assert p.sum(dim=1).tolist() == pytest.approx([1.0] * 4)
-    tokens = sample(x, temperature_B=heat, top_k_B=torch.full((4,), 4, device=DEVICE), **counters(4), backend=backend)
+    assert p.sum(dim=1).tolist() == pytest.approx([1.0] * 2)
+    tokens = sample(x, temperature_B=heat, top_k_B=torch.full((2,), 4, device=DEVICE), **counters(2), backend=backend)
     assert bool((tokens < 3).all())
 
 

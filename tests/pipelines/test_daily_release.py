@@ -22,18 +22,19 @@ from rolecall.platform.ledger import claimed
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import ReleaseBuilder
 from rolecall.platform.settings import Settings, load_settings
+from tests.empty_mlflow import WithMlflow
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return load_settings(environ={}, home=tmp_path_factory.mktemp("home"))
+def settings(tmp_path_factory: pytest.TempPathFactory, with_mlflow: WithMlflow) -> Settings:
+    return load_settings(environ={}, home=with_mlflow(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture
 def registry(settings: Settings, request: pytest.FixtureRequest) -> Registry:
-    """A model name of its own for each test: creating MLflow's tables takes seconds."""
+    """A model name of its own for each test."""
     named = settings.registry.model_copy(update={"model_name": request.node.name})
     return Registry.from_settings(settings.model_copy(update={"registry": named}))
 

@@ -21,6 +21,7 @@ from rolecall.platform.gate_rules import GateRules
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import ReleaseBuilder
 from rolecall.platform.settings import load_settings
+from tests.empty_mlflow import WithMlflow
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 COUNT = 900
@@ -77,8 +78,8 @@ def keep(registry: Registry, folder: Path, verdict: Verdict | None, number: int,
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    home = tmp_path_factory.mktemp("home")
+def kept(tmp_path_factory: pytest.TempPathFactory, with_mlflow: WithMlflow) -> Kept:
+    home = with_mlflow(tmp_path_factory.mktemp("home"))
     registry = Registry.from_settings(load_settings(environ={}, home=home))
     moved = np.random.default_rng(1).normal(-0.03, 0.1, COUNT)
     first = judge_release(evaluation(QUALITY), None, rules=RULES, size_bytes=1 << 20)

@@ -25,6 +25,7 @@ from rolecall.platform.served_log import ServedLog, ServedRequest
 from rolecall.platform.settings import Settings, load_settings
 from rolecall.platform.tables import TableStore
 from rolecall.serving.scratch import process_scratch
+from tests.empty_mlflow import WithMlflow
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 CANARY = "cänary-7'x\"y 猫"
@@ -70,10 +71,10 @@ def rows(schema: object, dicts: list[dict[str, object]]) -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("people") / "höme"
+def filled(tmp_path_factory: pytest.TempPathFactory, with_mlflow: WithMlflow) -> Path:
+    home = with_mlflow(tmp_path_factory.mktemp("people") / "höme")
     settings = load_settings(environ={}, home=home)
-    Registry.from_settings(settings)  # making MLflow's tables takes seconds
+    Registry.from_settings(settings)
     fill(settings)
     return home
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from rolecall.platform.mlflow_setup import configure_mlflow
 from rolecall.platform.registry import Registry
 from rolecall.platform.release import ReleaseBuilder
 from rolecall.platform.settings import Settings, load_settings
-
-
-@pytest.fixture(scope="module")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, made once: creating them runs every migration it ever had."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    configure_mlflow(f"sqlite:///{file}").search_experiments()
-    return file
+from tests.empty_mlflow import WithMlflow
 
 
 @pytest.fixture
-def settings(tmp_path: Path, empty_mlflow: Path) -> Settings:
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copyfile(empty_mlflow, home / "mlflow.db")
-    return load_settings(environ={}, home=home)
+def settings(tmp_path: Path, with_mlflow: WithMlflow) -> Settings:
+    return load_settings(environ={}, home=with_mlflow(tmp_path / "home"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import pytest
 
 from rolecall.platform.mlflow_setup import configure_mlflow, log_release_model
 from rolecall.platform.release import ReleaseBuilder
+from rolecall.platform.settings import Settings
 
 if TYPE_CHECKING:
     from conftest import World
@@ -40,10 +41,10 @@ print(mlflow.pyfunc.load_model("models:/rolecall@champion").predict(["x"]))
 
 
 def test_mlflow_is_told_to_load_no_pickle_and_report_nothing(
-    empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
-    configure_mlflow(f"sqlite:///{empty_mlflow}")
+    configure_mlflow(settings.tracking_uri)
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
