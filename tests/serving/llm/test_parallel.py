@@ -126,9 +126,9 @@ def assert_ends(made: LLMEngine, ranks: ParallelRunner) -> None:
         tokens(made, GREEDY)
 
 
-def test_what_cannot_be_shared_is_refused_as_in_one_process(cluster: None, tmp_path: Path) -> None:
-    path = tiny.write_gguf(tiny.llama(num_key_value_heads=1), tmp_path / "model.gguf")
-    with pytest.raises(ValueError, match="1 kv_heads for 2 ranks"):
-        two(path, timeout_s=10)
+def test_what_a_rank_refuses_and_what_finds_no_room_is_raised_here(cluster: None, tmp_path: Path) -> None:
+    missing = Shared(path=str(tmp_path / "missing.gguf"), size=1, blocks=1, block_size=8)
+    with pytest.raises(FileNotFoundError, match=r"missing\.gguf"):
+        ParallelRunner(missing, start_s=60)
     with pytest.raises(RankError, match="no room"):
-        ParallelRunner(Shared(path=str(path), size=1, blocks=1, block_size=8), cpus=999, start_s=0.1)
+        ParallelRunner(missing, cpus=999, start_s=0.1)
