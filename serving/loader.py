@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -30,6 +31,7 @@ from rolecall.platform.settings import EmbedderSettings, Settings
 from rolecall.platform.vectors.backends import open_index
 from rolecall.platform.vectors.protocol import VectorIndex
 from rolecall.serving import parts
+from rolecall.serving.answers.passages import PassageSource
 from rolecall.serving.funnel import Funnel, FunnelRequest, SnapshotJobFeatures
 from rolecall.serving.parts import EmbedderPart, FeaturesPart, PolicyPart
 from rolecall.serving.people_funnel import PeopleFunnel, PeopleRequest
@@ -65,6 +67,11 @@ class LoadedRelease:
     index: VectorIndex
     people: PeopleFunnel | None = None
     people_index: VectorIndex | None = None
+
+    @cached_property
+    def passages(self) -> PassageSource:
+        """What answers may rest on."""
+        return PassageSource(self.search, self.funnel.pairs.vectors)
 
     def close(self) -> None:
         self.index.close()
@@ -119,7 +126,7 @@ def _open(opened: contextlib.ExitStack, settings: Settings, file: Path, scratch:
 def warm_up(release: LoadedRelease, at: datetime) -> None:
     """Ask what a visitor will ask: loads the model's weights, touches every array."""
     release.funnel.recommend(FunnelRequest(context=WARM_UP, at=at, request_id="warm-up"))
-    release.search.search("warm up", at=at)
+    release.passages.find("warm up", at=at)  # searches too
     if release.people is not None:
         release.people.recommend(PeopleRequest(context=WARM_UP_JOB, at=at, request_id="warm-up"))
 

@@ -354,7 +354,8 @@ class Problem(BaseModel):
 
 
 class AnswerRequest(_Wire):
-    """A question about jobs, answered from adverts of the release that meet the filters."""
+    """A question about jobs, answered from adverts of the release that meet the filters, and from what its adverts
+    show of occupations and skills."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -369,7 +370,8 @@ class AnswerRequest(_Wire):
 
 
 class AnswerPassage(_Wire):
-    """What an answer may rest on. `id`: the job's; `similarity`: cosine with the question."""
+    """What an answer may rest on. `id`: a job's, or `occupation:` or `skill:` and a name; `similarity`: cosine with the
+    question."""
 
     id: str
     title: str
@@ -387,7 +389,7 @@ class AnswerStatement(_Wire):
 
 
 class AnswerReply(_Wire):
-    """The answer. `found` is false, and `answer` empty, where no advert fits the question."""
+    """The answer. `found` is false, and `answer` empty, where nothing fits the question."""
 
     request_id: str
     release_id: str

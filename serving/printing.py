@@ -38,13 +38,13 @@ def print_people(reply: PeopleReply, job_id: str) -> None:
 def print_answer(reply: AnswerReply) -> None:
     """What each sentence of an answer rests on; the text itself was printed as it came."""
     if not reply.found:
-        console.print("No advert of the release fits the question.")
+        console.print("Nothing in the release fits the question.")
     else:
         titles = {passage.id: passage.title for passage in reply.passages}
         rows = [
             {
                 "sentence": one.text,
-                "job": one.passage_id or "none",
+                "passage": one.passage_id or "none",
                 "title": titles.get(one.passage_id or ""),
             }
             for one in reply.statements

@@ -27,7 +27,6 @@ from rolecall.platform.schedule.gauges import FreshGauges
 from rolecall.platform.served_log import ServedLog
 from rolecall.platform.settings import Settings
 from rolecall.serving.answers.answering import Retrieved
-from rolecall.serving.answers.passages import PassageSource
 from rolecall.serving.follow import Follower, ReleaseSlot
 from rolecall.serving.funnel import FunnelRequest
 from rolecall.serving.job_features import JobFeatureRefresher, use_online_job_features
@@ -178,10 +177,10 @@ class ServingState:
         return search_reply(hits, request_id=request_id, release_id=release_id, milliseconds=_since_ms(started))
 
     def passages(self, request: AnswerRequest) -> Retrieved:
-        """Adverts that may answer a question. Raises UnavailableError while no release is loaded."""
+        """What may answer a question. Raises UnavailableError while no release is loaded."""
         started = time.perf_counter()
         with self._slot.lease() as release:
-            found = PassageSource(release.search, release.funnel.pairs.vectors).find(
+            found = release.passages.find(
                 request.question,
                 at=self._clock(),
                 conditions=search_filter(request.filters),

@@ -1,4 +1,5 @@
-"""Passages that may answer a question: pieces of adverts, found as search finds jobs.
+"""Passages that may answer a question: pieces of adverts, found as search finds jobs, and what the adverts together
+show of the occupations and skills that it is about.
 
 source = PassageSource(release.search, release.funnel.pairs.vectors)
 found = source.find("Which jobs need a forklift licence?", at=now, limit=6)
@@ -14,7 +15,9 @@ import numpy as np
 from rolecall.features.job_vectors import JobVectors
 from rolecall.features.text import tokens
 from rolecall.platform.vectors.protocol import SearchFilter
-from rolecall.serving.search import FoundJob, Search, snippet
+from rolecall.serving.answers.concepts import Concepts, FoundConcept
+from rolecall.serving.recall import RANK_OFFSET
+from rolecall.serving.search import MEANING, WORDS, FoundJob, Search, snippet
 
 PASSAGE_WORDS = 90
 NEAR = 0.35
@@ -31,7 +34,8 @@ _ASKING = frozenset(_ASKING_WORDS.split())
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """A piece of text that answers may rest on. `similarity`: cosine with the question; `id`: the job's id."""
+    """A piece of text that answers may rest on. `id`: a job's, or `occupation:` or `skill:` with a name; `similarity`:
+    cosine with the question, of an occupation or skill the mean of its adverts'."""
 
     id: str
     title: str
@@ -41,21 +45,40 @@ class Passage:
 
 
 class PassageSource:
-    """The adverts of one release as passages."""
+    """The adverts of one release, its occupations and its skills as passages."""
 
     def __init__(self, search: Search, vectors: JobVectors) -> None:
         self._search = search
         self._vectors = vectors
+        self._concepts = Concepts(search.catalogue, vectors)
 
     def find(
         self, question: str, *, at: datetime, conditions: SearchFilter | None = None, limit: int = 6
     ) -> tuple[Passage, ...]:
-        """The best passages that fit the question, best first; none where nothing does."""
+        """The best passages that fit the question, best first; none where nothing does. At most half of them, and at
+        least one, may be of occupations and skills; `conditions` are for adverts."""
         vector = np.asarray(self._search.encoder.encode([question])[0], np.float32)
         jobs = self._search.search(question, at=at, conditions=conditions, limit=limit, vector=vector)
         wanted = telling(question)
-        passages = (self._passage(job, vector, sorted(wanted)) for job in jobs)
-        return tuple(passage for passage in passages if fits(passage, wanted))
+        adverts = [self._passage(job, vector, sorted(wanted)) for job in jobs]
+        concepts = [
+            self._concept(found, rank, at)
+            for rank, found in enumerate(self._concepts.find(vector, wanted, limit=max(1, limit // 2)), 1)
+            if found.named or found.similarity >= NEAR
+        ]
+        fitting = [*concepts, *(advert for advert in adverts if fits(advert, wanted))]
+        return tuple(sorted(fitting, key=lambda passage: -passage.score)[:limit])
+
+    def _concept(self, found: FoundConcept, rank: int, at: datetime) -> Passage:
+        """Scored as an advert of that rank by meaning alone; one that the question names, better than any advert."""
+        near = (RANK_OFFSET + 1) / (RANK_OFFSET + rank) * MEANING / (MEANING + WORDS)
+        return Passage(
+            id=found.concept.id,
+            title=found.concept.names[0],
+            text=self._concepts.text(found.concept, at),
+            similarity=found.similarity,
+            score=near + found.named,
+        )
 
     def _passage(self, job: FoundJob, vector: np.ndarray, terms: list[str]) -> Passage:
         row = self._search.catalogue.row_of(job.job_id)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rolecall.serving.answers.grounding import SUPPORTED, statements
 from rolecall.serving.answers.passages import Passage, PassageSource, fits, telling
 from rolecall.serving.answers.prompt import INSTRUCTION, pack
+
+from .conftest import NOON, WORK, job_rows
 
 WORDS = (
     "forklift",
@@ -98,6 +102,49 @@ def test_passages_come_from_live_adverts_best_first(board: Any) -> None:
     source, at = PassageSource(board.search, board.funnel.pairs.vectors), board.table["updated_at"][0].as_py()
     found = source.find("triage and charts", at=at, limit=4)
     assert found
-    assert all("night nurse" in one.text.lower() for one in found)
+    assert all("nurse" in one.text.lower() for one in found)
+    assert any(board.catalogue.row_of(one.id) is not None for one in found)
     assert all(a.score >= b.score for a, b in itertools.pairwise(found))
     assert not source.find("quantum chromodynamics lattice", at=at, limit=4)
+
+
+def test_a_question_about_an_occupation_finds_it_before_its_adverts(board: Any) -> None:
+    source, at = board_source(board), NOON
+    best, *others = source.find("What skills do truck drivers need?", at=at, limit=4)
+    assert best.id == "occupation:driver"
+    assert all(skill in best.text for skill in WORK["truck driver"])
+    live = [row for row in job_rows() if "driver" in row["title"] and row["posted_at"] <= at < row["expires_at"]]
+    assert f"{len(live)} open adverts" in best.text
+    assert "truck driver" in best.text
+    assert {one.id for one in others} & set(board.catalogue.job_ids)
+
+
+def test_a_question_about_a_skill_finds_who_needs_it(board: Any) -> None:
+    best = board_source(board).find("Who needs triage?", at=NOON, limit=3)[0]
+    assert best.id == "skill:triage"
+    assert "nurse" in best.text
+    assert "charts" in best.text
+    paid = [row["salary_min"] for row in job_rows() if "triage" in row["skills"]]
+    low, high = (float(bound.replace(",", "")) for bound in re.findall(r"mostly ([\d,]+) to ([\d,]+)", best.text)[0])
+    assert min(paid) <= low <= high <= max(paid)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(WORK)), st.integers(2, 8))
+def test_ids_are_of_one_thing_each_and_adverts_are_not_crowded_out(board: Any, work: str, limit: int) -> None:
+    found = board_source(board).find(f"Tell me about the {work}: {', '.join(WORK[work])}", at=NOON, limit=limit)
+    assert len({one.id for one in found}) == len(found) <= limit
+    adverts = [one for one in found if board.catalogue.row_of(one.id) is not None]
+    assert len(adverts) >= len(found) // 2
+    assert all(one.id.startswith(("occupation:", "skill:")) for one in found if one not in adverts)
+
+
+def test_what_no_advert_is_open_for_is_said_to_have_none(board: Any) -> None:
+    best = board_source(board).find("What does a line cook need?", at=NOON + timedelta(days=99), limit=2)[0]
+    assert best.id == "occupation:cook"
+    assert "There are no open adverts for it" in best.text
+    assert "mostly" not in best.text
+
+
+def board_source(board: Any) -> PassageSource:
+    return PassageSource(board.search, board.funnel.pairs.vectors)
