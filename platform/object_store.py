@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyarrow import fs
 
@@ -61,6 +62,17 @@ def is_object_store(uri: str) -> bool:
 def prefix(uri: str, options: Mapping[str, str]) -> Prefix:
     """The place that an `s3://` URI names."""
     return Prefix(filesystem=s3_filesystem(options), path=uri.removeprefix(_SCHEME).rstrip("/"))
+
+
+def located(uri: str, options: Mapping[str, str]) -> tuple[fs.FileSystem, str]:
+    """Which filesystem a path or URI is of, and its name there. `options` are for `s3://`; other stores (`gs://`,
+    `hdfs://`, ...) find theirs as their own tools do. Raises pyarrow.ArrowInvalid for an unknown scheme."""
+    if is_object_store(uri):
+        return s3_filesystem(options), uri.removeprefix(_SCHEME)
+    if "://" in uri:
+        found, path = fs.FileSystem.from_uri(uri)
+        return found, str(path)
+    return fs.LocalFileSystem(), str(Path(uri).absolute())
 
 
 def s3_filesystem(options: Mapping[str, str]) -> fs.S3FileSystem:

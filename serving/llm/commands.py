@@ -1,4 +1,5 @@
-"""`rolecall llm generate` and `rolecall llm chat`: the engine in this process, with its speed beside the text."""
+"""`rolecall llm generate` and `rolecall llm chat`: the engine in this process, with its speed beside the text; and
+`rolecall llm batch`, which answers a file."""
 
 from __future__ import annotations
 
@@ -11,13 +12,15 @@ import typer
 
 from rolecall.platform.console import Json, console, emit
 from rolecall.platform.errors import InputError
+from rolecall.serving.llm.batch_file.command import batch
 
 if TYPE_CHECKING:
     from rolecall.serving.llm.offline import LLM
     from rolecall.serving.llm.output import Generation, Output
     from rolecall.serving.llm.request import SamplingParameters
 
-app = typer.Typer(help="The language model in this process: generate and chat.", no_args_is_help=True)
+app = typer.Typer(help="The language model: generate, chat, and answer a file of requests.", no_args_is_help=True)
+app.command()(batch)
 
 Model = Annotated[str, typer.Option(help="A folder of safetensors, a .gguf file, or a package that carries one.")]
 Compute = Annotated[Literal["exact", "fast"], typer.Option(help="fast: activations in 8 bits.")]
