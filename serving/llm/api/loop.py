@@ -158,11 +158,12 @@ class EngineLoop:
 
     def _leave(self, names: Sequence[str]) -> None:
         with contextlib.suppress(EngineStoppedError):
-            self._post(lambda _: [self._drop(name) for name in names])
+            self._post(lambda _: self._drop(*names))
 
-    def _drop(self, name: str) -> None:
-        if self._streams.pop(name, None) is not None:
-            self._engine.cancel(name)
+    def _drop(self, *names: str) -> None:
+        for name in names:
+            if self._streams.pop(name, None) is not None:
+                self._engine.cancel(name)
 
     def _post(self, errand: Callable[[bool], object]) -> None:
         with self._wake:

@@ -90,9 +90,10 @@ class Running:
 
     async def _heard_since(self) -> list[Output | None]:
         """All that waits to be read, at least one step's; None: the engine stopped."""
-        heard = list(await self.queue.get() or [None])
+        stopped: list[Output | None] = [None]
+        heard = [*(await self.queue.get() or stopped)]
         while not self.queue.empty():
-            heard += self.queue.get_nowait() or [None]
+            heard += self.queue.get_nowait() or stopped
         return heard
 
     def _measure(self, place: int, output: Output) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import cast
 
 from llguidance import LLTokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -35,7 +34,7 @@ class Texts:
 
     def prompt(self, text: str, *, special: bool = True) -> list[int]:
         """Tokens of a text, with the marks that the model expects at its beginning."""
-        return cast(list[int], self._words.encode(text, add_special_tokens=special).ids)
+        return self._words.encode(text, add_special_tokens=special).ids
 
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as one text, special ones by name."""

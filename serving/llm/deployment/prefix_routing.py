@@ -78,7 +78,7 @@ class PrefixRouting(Generic[Name]):
 
     def _length(self, chain: Sequence[int], name: Name) -> int:
         """Blocks of the longest known prefix."""
-        known = self._known.get(name, {})
+        known: Mapping[int, None] = self._known.get(name, {})
         for count, mark in enumerate(chain):
             if mark not in known:
                 return count
