@@ -41,6 +41,7 @@ class Pool {
     using Call = void (*)(const void*, int64_t);
     static constexpr int SPINS = 4000;  // pauses before a thread sleeps: about 50 microseconds, a few operators of a decode step
     static constexpr uint64_t NEXT = (uint64_t)1 << 32;  // `state_`: generation in the high half, next chunk in the low
+    static bool open_now(uint64_t state) { return state / NEXT % 2; }  // odd generations are jobs, even ones the time between
 
     std::mutex busy_;
     int started_ = 0;
@@ -59,12 +60,13 @@ class Pool {
 
     void share(int threads, int64_t chunks, Call call, const void* context) {
         for (; started_ < threads - 1; started_++) std::thread([this, id = started_] { serve(id); }).detach();
+        std::atomic_thread_fence(std::memory_order_release);  // the last job is seen closed before this one is written
         chunks_.store(chunks, std::memory_order_relaxed);
         done_.store(0, std::memory_order_relaxed);
         helpers_.store(threads - 1, std::memory_order_relaxed);
         call_.store(call, std::memory_order_relaxed);
         context_.store(context, std::memory_order_relaxed);
-        // Whoever reads this generation reads the job above it; a claim under an older generation fails.
+        // Whoever reads this generation reads the job above it; a claim under an older one fails, between jobs none is made.
         const uint64_t open = ((state_.load(std::memory_order_relaxed) / NEXT) + 1) * NEXT;
         state_.store(open, std::memory_order_seq_cst);
         alarm_.fetch_add(1, std::memory_order_seq_cst);
@@ -72,7 +74,6 @@ class Pool {
         work(open);
         while (done_.load(std::memory_order_acquire) < chunks) pause();
         state_.store(open + NEXT, std::memory_order_seq_cst);  // closes the job: its context dies with this call
-        chunks_.store(0, std::memory_order_relaxed);
     }
 
     // Takes chunks of the generation `open` until none is left.
@@ -80,6 +81,7 @@ class Pool {
         const int64_t chunks = chunks_.load(std::memory_order_relaxed);
         const Call call = call_.load(std::memory_order_relaxed);
         const void* context = context_.load(std::memory_order_relaxed);
+        std::atomic_thread_fence(std::memory_order_acquire);
         uint64_t seen = state_.load(std::memory_order_acquire);
         while (seen / NEXT == open / NEXT && (int64_t)(seen % NEXT) < chunks) {
             if (!state_.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel)) continue;
@@ -105,7 +107,7 @@ class Pool {
             }
             heard = now;
             const uint64_t open = state_.load(std::memory_order_acquire) / NEXT * NEXT;
-            if (id < helpers_.load(std::memory_order_relaxed)) work(open);
+            if (open_now(open) && id < helpers_.load(std::memory_order_relaxed)) work(open);
         }
     }
 
