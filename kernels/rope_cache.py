@@ -290,6 +290,7 @@ def rope_and_cache(
     check_rotary(q, positions, cos, sin)
     check_rotary(k, positions, cos, sin)
     _check(q, k, v, slots, cache)
+    positions, slots = positions.contiguous(), slots.contiguous()
     takes = q.dtype in FLOATS and all(t.stride(2) == 1 for t in (q, k, v))
     y = output(q, out)
     takes = takes and y.stride(2) == 1
@@ -300,6 +301,7 @@ def rope_and_cache(
     if chosen == "torch":
         return y.copy_(reference(q, k, v, positions, cos, sin, slots, cache, interleaved=interleaved))
     if chosen == "cpp":
+        _check_places(positions, slots, cos, cache)
         threads = torch.get_num_threads()
         rope_into(q, k, v, positions, cos, sin, slots, cache, interleaved=interleaved, out=y, threads=threads)
         return y
@@ -330,3 +332,11 @@ def _check(q: Tensor, k: Tensor, v: Tensor, slots: Tensor, cache: PagedCache) ->
         )
     if slots.shape != q.shape[:1] or slots.dtype != torch.int64:
         raise ValueError(f"got slots {tuple(slots.shape)} {slots.dtype}; allowed: int64 [{q.shape[0]}]")
+
+
+def _check_places(positions: Tensor, slots: Tensor, cos: Tensor, cache: PagedCache) -> None:
+    """Raise ValueError where memory beyond the tables or the cache would be touched."""
+    room = cache.keys.shape[0] * cache.page_size
+    for name, x, size in (("positions", positions, len(cos)), ("slots", slots.clamp(min=0), room)):
+        if len(x) and not 0 <= int(x.min()) <= int(x.max()) < size:
+            raise ValueError(f"got {name} {int(x.min())} to {int(x.max())}; allowed: below {size}, positions from 0")

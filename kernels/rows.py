@@ -57,10 +57,12 @@ def accumulating(x: Tensor) -> Tensor:
 
 def check_vector(name: str, vector: Tensor | None, x: Tensor) -> None:
     """Raise ValueError unless `vector` is absent or a contiguous [N] beside x's [..., N]."""
-    if vector is not None and (vector.ndim != 1 or vector.shape[0] != x.shape[-1] or vector.device != x.device):
+    if vector is None:
+        return
+    if vector.shape != x.shape[-1:] or not vector.is_contiguous() or vector.device != x.device:
         raise ValueError(
-            f"got {name} {tuple(vector.shape)} on {vector.device} for {tuple(x.shape)} on {x.device}; "
-            f"allowed: [{x.shape[-1]}] on the same device"
+            f"got {name} {tuple(vector.shape)}, strides {vector.stride()}, on {vector.device} for {tuple(x.shape)} on "
+            f"{x.device}; allowed: [{x.shape[-1]}], contiguous, on the same device"
         )
 
 

@@ -143,6 +143,8 @@ def test_what_does_not_fit_is_refused() -> None:
         rms_norm(torch.zeros(2, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"allowed: \[4\]"):
         rms_norm(x, random(3))
+    with pytest.raises(ValueError, match="strides"):
+        rms_norm(x, random(8)[::2])
     with pytest.raises(ValueError, match="as x"):
         add_rms_norm(x, random(2, 3))
     with pytest.raises(ValueError, match="got out"):

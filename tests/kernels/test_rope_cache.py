@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rolecall.kernels.cpp import build
 from rolecall.kernels.paged_attention import paged_attention
 from rolecall.kernels.paged_cache import QUANTIZED, PagedCache, empty_cache
 from rolecall.kernels.rope import reference as rope_reference
@@ -147,3 +148,22 @@ def test_what_does_not_fit_is_refused() -> None:
         rope_and_cache(q, k[:, :2], v, positions, *tables, slots, cache_of(torch.float32))
     with pytest.raises(ValueError, match="slots"):
         rope_and_cache(q, k, v, positions, *tables, slots.int(), cache_of(torch.float32))
+
+
+def test_places_with_gaps_between_them_are_those_that_are_meant() -> None:
+    q, k, v, positions = inputs(4, width=16)
+    tables, slots = rope_tables(16, 16, device=DEVICE), torch.tensor([3, 1, 7, 0], device=DEVICE)
+    plain, strided = (cache_of(torch.float32, width=16) for _ in range(2))
+    y = rope_and_cache(q, k, v, positions, *tables, slots, plain)
+    twice = [x.repeat_interleave(2)[::2] for x in (positions, slots)]
+    assert torch.equal(rope_and_cache(q, k, v, twice[0], *tables, twice[1], strided), y)
+    assert torch.equal(strided.keys, plain.keys)
+
+
+@pytest.mark.skipif(DEVICE != "cpu" or not build.available(), reason="the compiled operator's own check")
+@pytest.mark.parametrize(("position", "slot"), [(16, 0), (-1, 0), (0, 12)])
+def test_places_beyond_the_tables_or_the_cache_are_refused(position: int, slot: int) -> None:
+    q, k, v, _ = inputs(1)
+    places = torch.tensor([position]), torch.tensor([slot])
+    with pytest.raises(ValueError, match="allowed: below"):
+        rope_and_cache(q, k, v, places[0], *rope_tables(16, 10), places[1], cache_of(torch.float32), backend="cpp")
