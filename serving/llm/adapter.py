@@ -23,7 +23,7 @@ class Adapted:
     def __init__(self, base: Checkpoint, folder: Path) -> None:
         self.base, self.config, self.folder = base, base.config, folder
         options = read_json(folder / "adapter_config.json")
-        self._scale = _scale(folder, options)
+        self._scale, self._rank = _scale(folder, options), options.get("r")
         self._tensors = Tensors(names_of(folder / "adapter_model.safetensors"))
         self._left = set(self._tensors.names)
 
@@ -33,7 +33,9 @@ class Adapted:
         a_name, b_name = (f"base_model.model.{name}.lora_{x}.weight" for x in "AB")
         if a_name not in self._tensors.names:
             return matrix
-        rank = self._tensors.shape(a_name)[0]
+        rank = max(self._tensors.shape(a_name)[:1], default=0)
+        if rank < 1 or rank != self._rank:
+            raise ModelFileError(f"{self.folder}: {a_name} is of rank {rank}; adapter_config.json says {self._rank!r}")
         a = self._tensors.get(a_name, (rank, shape[1]), (ALL, columns))
         b = self._tensors.get(b_name, (shape[0], rank), (rows, ALL))
         self._left -= {a_name, b_name}

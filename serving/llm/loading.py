@@ -122,7 +122,8 @@ def _info(path: str | Path, checkpoint: SafetensorsCheckpoint | GgufCheckpoint) 
         raise ModelFileError(f"{path}: {len(words)} tokens for a model of {checkpoint.config.vocabulary}")
     if words is not None and isinstance(words.eos_token_id, int):
         ends.add(words.eos_token_id)
-    return ModelInfo(name=str(path), config=checkpoint.config, tokenizer=words, eos_ids=frozenset(ends))
+    held = frozenset(end for end in ends if 0 <= end < checkpoint.config.vocabulary)  # no other is ever sampled
+    return ModelInfo(name=str(path), config=checkpoint.config, tokenizer=words, eos_ids=held)
 
 
 def _folder_ends(folder: Path) -> set[int]:

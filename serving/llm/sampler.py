@@ -121,7 +121,7 @@ def scored(logits_MV: Tensor, tokens: Rows[int], tops: Rows[int]) -> list[Token]
         return []
     total_M = torch.logsumexp(logits_MV, dim=1)
     chosen = logits_MV[range(len(tokens)), list(tokens)].sub(total_M).tolist()
-    best = torch.topk(logits_MV, max(tops), dim=1)
+    best = torch.topk(logits_MV, min(max(tops), logits_MV.shape[1]), dim=1)
     ids, values = best.indices.tolist(), (best.values - total_M[:, None]).tolist()
     return [
         Token(token=token, logprob=logprob, top=tuple(zip(ids[row][:top], values[row][:top], strict=True)))

@@ -23,7 +23,7 @@ from rolecall.serving.llm.loading import LoadedModel, load_model
 from rolecall.serving.llm.model_runner import ModelRunner
 from rolecall.serving.llm.output import Generation, Output
 from rolecall.serving.llm.request import SamplingParameters
-from rolecall.serving.llm.sampler import Sampler
+from rolecall.serving.llm.sampler import Sampler, scored
 
 from . import tiny
 
@@ -351,6 +351,12 @@ def test_logprobs_are_those_of_the_model(oracle: Any, model: LoadedModel, prompt
             best = expected[place].topk(2 if place < len(prompt) - 1 else 3)
             assert [one for one, _ in token.top] == best.indices.tolist()
             assert [value for _, value in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_as_many_alternatives_as_there_are_words_may_be_asked_for() -> None:
+    logits = torch.arange(6.0).view(1, 6)
+    [token] = scored(logits, [2], [100])
+    assert [word for word, _ in token.top] == [5, 4, 3, 2, 1, 0]
 
 
 def test_a_prompt_can_be_scored_without_generating(model: LoadedModel, prompts: list[list[int]]) -> None:

@@ -146,6 +146,17 @@ def test_an_adapter_for_another_model_is_refused(tmp_path: Path) -> None:
     narrow = {f"model.layers.0.mlp.up_proj.lora_{x}": torch.zeros(4, 4) for x in "AB"}
     with pytest.raises(ModelFileError, match="up_proj"):
         load_model(base, adapter=write_adapter(tmp_path / "b", narrow, alpha=8))
+    for rank in (0, 2):
+        name = "model.layers.0.self_attn.q_proj"
+        wrong = {f"{name}.lora_A": torch.zeros(rank, 64), f"{name}.lora_B": torch.zeros(64, rank)}
+        with pytest.raises(ModelFileError, match=f"of rank {rank}"):
+            load_model(base, adapter=write_adapter(tmp_path / f"rank-{rank}", wrong, alpha=8))
+
+
+def test_ends_beyond_the_vocabulary_are_none(tmp_path: Path) -> None:
+    folder = saved(tiny.llama(), tmp_path / "base")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [95, 96, -1]}))
+    assert load_model(folder).eos_ids == {95}
 
 
 def write_adapter(folder: Path, tensors: dict[str, torch.Tensor], *, alpha: float) -> Path:
