@@ -39,7 +39,7 @@ def pack(question: str, passages: Sequence[Passage], *, most_tokens: int, count:
     kept: list[Passage] = []
     lines: list[str] = []
     for passage in passages:
-        line = f"[{len(kept) + 1}] {passage.text[:LONGEST_PASSAGE]}"
+        line = _line(len(kept) + 1, passage)
         needed = count(line) + 1
         if needed > room:
             continue
@@ -47,7 +47,7 @@ def pack(question: str, passages: Sequence[Passage], *, most_tokens: int, count:
         lines.append(line)
         room -= needed
     if not kept:
-        begun = _cut(f"[1] {passages[0].text}", room, count)
+        begun = _cut(_line(1, passages[0]), room, count)
         if begun is None:
             raise ValueError(f"got a question of {count(question)} tokens; allowed: {most_tokens} with a passage")
         kept, lines = [passages[0]], [begun]
@@ -70,9 +70,13 @@ def grammar(passages: int) -> str:
     )
 
 
+def _line(number: int, passage: Passage) -> str:
+    """One line whatever an advert's title or skills are: a break in one of them would begin a passage that nobody has."""
+    return f"[{number}] {' '.join(passage.text[:LONGEST_PASSAGE].split())}"
+
+
 def _cut(line: str, room: int, count: Count) -> str | None:
     """The most of a line that fits, if it is enough to be worth anything."""
-    line = line[:LONGEST_PASSAGE]
     while len(line) > LEAST:
         if count(line) <= room:
             return line
