@@ -1,7 +1,8 @@
 """Occupations and skills of a release, as its adverts show them: what goes with what, how often, for what pay.
 
-Nothing is stored for them: an occupation is a category of the catalogue, a skill one that adverts ask for, and what is
-said of either is counted in the adverts that are open when it is asked. So every release has them, older ones too.
+Nothing is stored for them: an occupation is a category of the catalogue, a skill one that adverts ask for. Openings and
+pay are of the adverts that are open when it is asked, what goes with what is counted in all. So every release has them,
+older ones too.
 
 concepts = Concepts(release.funnel.catalogue, release.funnel.pairs.vectors)
 found = concepts.find(vector, {"forklift", "driver"}, limit=2)
@@ -30,7 +31,7 @@ TITLES = 20
 """Titles of an occupation by which it is found, the commonest first."""
 NAMED, SKILLS, RELATED = 3, 8, 3
 LEAST_PAID = 3
-"""Open adverts that state a pay, from which it is typical."""
+"""Open adverts that state a pay in one currency, from which it is typical."""
 _BLOCK = 8_192
 _RANKS = frozenset(word for name in SENIORITIES for word in tokens(name))
 
@@ -96,7 +97,7 @@ class Concepts:
         ]
 
     def text(self, concept: Concept, at: datetime) -> str:
-        """What the adverts open at an instant say of it."""
+        """What its adverts say of it; openings and pay are of those open at an instant."""
         live = self._live(concept.rows, at)
         pay = self._pay(live)
         facts = self._occupation(concept, live) if concept.kind == "occupation" else self._skill(concept, live)
@@ -117,11 +118,14 @@ class Concepts:
     def _skill(self, concept: Concept, live: Rows) -> list[str | None]:
         together = self._asked(concept.rows)
         together.pop(concept.key, None)
-        occupations = Counter(self._leaf(code) for code in self._catalogue.category.codes[concept.rows] if code >= 0)
+        codes = self._catalogue.category.codes[concept.rows]
+        occupations: Counter[str] = Counter()
+        for code, adverts in _counted(codes[codes >= 0]):
+            occupations[self._leaf(code)] += adverts
         beside, needed = self._commonest(together, SKILLS), self._commonest(occupations, NAMED)
         return [
             f"{concept.names[0]} is a skill",
-            f"{_count(live)} that ask for it",
+            f"{_count(live)} that ask{'s' if len(live) == 1 else ''} for it",
             f"Occupations that need it: {', '.join(needed)}" if needed else None,
             f"Skills asked for with it: {', '.join(beside)}" if beside else None,
         ]
@@ -150,7 +154,10 @@ class Concepts:
 
     def _asked(self, rows: Rows) -> Counter[str]:
         skills = self._catalogue.skills
-        return Counter(skills.names[code] for row in rows for code in skills.of(int(row)))
+        chosen = np.zeros(len(self._catalogue), np.bool_)
+        chosen[rows] = True
+        codes = skills.codes[np.repeat(chosen, np.diff(skills.starts))]
+        return Counter({skills.names[code]: adverts for code, adverts in _counted(codes)})
 
     def _alike(self, code: int) -> list[str]:
         """The occupations whose adverts ask most nearly for the same skills."""
@@ -173,11 +180,11 @@ class Concepts:
 
     def _pay(self, rows: Rows) -> str | None:
         """The middle half of what adverts offer, in the currency that most of them name."""
-        paid = rows[~np.isnan(self._catalogue.salary[rows])]
+        paid = rows[np.isfinite(self._catalogue.salary[rows])]
         currencies = self._catalogue.table["currency"].take(paid).to_pylist()
-        if len(paid) < LEAST_PAID:
+        currency, adverts = max(Counter(currencies).items(), key=lambda one: one[1], default=(None, 0))
+        if adverts < LEAST_PAID:
             return None
-        [(currency, _)] = Counter(currencies).most_common(1)
         same = np.array([name == currency for name in currencies], np.bool_)
         low, high = np.quantile(self._catalogue.salary[paid[same]], (0.25, 0.75))
         return f"{low:,.0f} to {high:,.0f}{f' {currency}' if currency else ''}"
@@ -215,6 +222,12 @@ def _words(concepts: list[Concept]) -> dict[str, list[tuple[int, frozenset[str]]
             for word in name:
                 found.setdefault(word, []).append((place, name))
     return found
+
+
+def _counted(codes: Rows) -> Iterable[tuple[int, int]]:
+    """Codes, each once, and how often they occur."""
+    found, counts = np.unique(codes, return_counts=True)
+    return zip(found.tolist(), counts.tolist(), strict=True)
 
 
 def _plain(title: str) -> str:

@@ -71,7 +71,7 @@ def grammar(passages: int) -> str:
 
 
 def _line(number: int, passage: Passage) -> str:
-    """One line whatever an advert's title or skills are: a break in one of them would begin a passage that nobody has."""
+    """One line whatever a title or a skill holds: a break in one of them would begin a passage that nobody has."""
     return f"[{number}] {' '.join(passage.text[:LONGEST_PASSAGE].split())}"
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rolecall.features.catalogue import Catalogue
+from rolecall.features.job_vectors import JobVectors
+from rolecall.features.schema import JOBS
+from rolecall.serving.answers.concepts import LEAST_PAID, Concepts
 from rolecall.serving.answers.grounding import SUPPORTED, statements
 from rolecall.serving.answers.passages import Passage, PassageSource, fits, telling
 from rolecall.serving.answers.prompt import INSTRUCTION, pack
@@ -151,6 +158,30 @@ def test_what_no_advert_is_open_for_is_said_to_have_none(board: Any) -> None:
     assert best.id == "occupation:cook"
     assert "There are no open adverts for it" in best.text
     assert "mostly" not in best.text
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, "EUR", "JPY"]), st.sampled_from([1000.0, 90_000.0, np.inf, None])),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_pay_is_typical_of_enough_adverts_in_one_currency(pays: list[tuple[str | None, float | None]]) -> None:
+    kept = [row | {"skills": ["sql"]} for row in job_rows() if row["posted_at"] <= NOON < row["expires_at"]]
+    rows = [
+        row | {"salary_min": pay, "salary_max": pay, "currency": name}
+        for row, (name, pay) in zip(kept, pays, strict=False)
+    ]
+    catalogue = Catalogue.from_table(pa.Table.from_pylist(rows, schema=JOBS.columns))
+    concepts = Concepts(catalogue, JobVectors(np.ones((len(rows), 8), np.int8), np.ones(len(rows), np.float32)))
+    [found] = concepts.find(np.ones(8, np.float32), {"sql"}, limit=1)
+    text = concepts.text(found.concept, NOON)
+    stated = Counter(name for name, pay in pays if pay is not None and np.isfinite(pay))
+    assert ("mostly" in text) == (max(stated.values(), default=0) >= LEAST_PAID)
+    assert "nan" not in text
+    one = len(rows) == 1
+    assert f"{'is' if one else 'are'} {len(rows)} open advert{'' if one else 's'} that ask{'s' if one else ''}" in text
 
 
 def board_source(board: Any) -> PassageSource:
