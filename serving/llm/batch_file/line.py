@@ -19,6 +19,8 @@ from rolecall.serving.llm.api.requests import ChatRequest, CompletionRequest
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 _BODIES: dict[str, type[ChatRequest] | type[CompletionRequest]] = {CHAT: ChatRequest, TEXT: CompletionRequest}
 LONGEST_ID = 512
+BEGINNING = b'{"id":"batch_req_'
+"""Of every answer's line."""
 Id = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ID)]
 
 
@@ -112,6 +114,8 @@ def _enveloped(fields: dict[str, Any]) -> bool:
 
 def _parts(fields: dict[str, Any], model: str) -> tuple[str, dict[str, Any]]:
     if not _enveloped(fields):
+        if custom_id_of(fields, 0) is None:
+            raise LineError(f"custom_id: allowed: a string of 1 to {LONGEST_ID} characters, or none")
         if "prompt" not in fields and "messages" not in fields:
             raise LineError("no body, prompt or messages")
         body = {"model": model} | {name: value for name, value in fields.items() if name != "custom_id"}

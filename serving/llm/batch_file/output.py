@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import IO, Self
 
 import orjson
+import pyarrow as pa
 
-from rolecall.platform.errors import InputError
+from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.object_store import located
+from rolecall.serving.llm.batch_file.line import BEGINNING
 
 
 @dataclass(kw_only=True)
@@ -31,7 +33,10 @@ class AnswerFile:
     _file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._file = self.local.open("ab")
+        try:
+            self._file = self.local.open("ab")
+        except OSError as error:
+            raise InputError(f"{self.local} cannot be written: {error.strerror}", "a file that can be") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
@@ -40,10 +45,18 @@ class AnswerFile:
         if not self.local.stat().st_size:
             self.local.unlink()  # a run that answered nothing leaves nothing in the way of the next
         elif kind is None and self.uri != str(self.local):
+            self._send()
+            self.local.unlink()
+
+    def _send(self) -> None:
+        try:
             system, path = located(self.uri, self.options)
             with self.local.open("rb") as whole, system.open_output_stream(path) as sent:
                 shutil.copyfileobj(whole, sent)
-            self.local.unlink()
+        except OSError as error:
+            raise UnavailableError(
+                f"{self.uri} cannot be written: {error}; the answers are in {self.local}", todo="go on with --resume"
+            ) from error
 
     def append(self, lines: list[bytes]) -> None:
         """Add lines; they are with the system when it returns."""
@@ -63,12 +76,18 @@ def answer_file(uri: str, options: Mapping[str, str], *, unfinished: Path, resum
     if remote:
         unfinished.mkdir(parents=True, exist_ok=True)
         local = unfinished / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}.jsonl"
-        system, path = located(uri, options)
-        if not local.exists() and system.get_file_info(path).is_file:
+        try:
+            system, path = located(uri, options)
+            before = not local.exists() and system.get_file_info(path).is_file
+        except (OSError, pa.ArrowInvalid) as error:
+            raise InputError(f"{uri} cannot be reached: {error}", "a file, or an object of a store") from error
+        if before:
             if not resume:
                 raise _exists(uri)
             with system.open_input_stream(path) as stream, local.open("wb") as kept:
                 shutil.copyfileobj(stream, kept)
+    if local.exists() and not local.is_file():
+        raise InputError(f"{local} is no file", "a file")
     if local.exists() and not resume:
         raise _exists(uri if not remote else f"{local}, an unfinished {uri},")
     if not local.parent.is_dir():
@@ -84,6 +103,8 @@ def _answered(path: Path) -> set[str | int]:
     with path.open("rb+") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
+                if line[: len(BEGINNING)] != BEGINNING[: len(line)]:
+                    raise _no_answer(path, number)
                 break
             whole += len(line)
             answered.add(_key(path, number, line))
@@ -96,9 +117,11 @@ def _key(path: Path, number: int, line: bytes) -> str | int:
         told = orjson.loads(line)
         return told["custom_id"] if told["custom_id"] is not None else int(told["error"]["line"])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"line {number} of {path} is no answer", "a file that this command wrote", "name another OUTPUT"
-        ) from error
+        raise _no_answer(path, number) from error
+
+
+def _no_answer(path: Path, number: int) -> InputError:
+    return InputError(f"line {number} of {path} is no answer", "a file that this command wrote", "name another OUTPUT")
 
 
 def _exists(what: str) -> InputError:

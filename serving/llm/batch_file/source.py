@@ -127,11 +127,19 @@ class ParquetRows:
 
 
 def _fields(row: dict[str, Any]) -> dict[str, Any]:
+    """Without nulls: a column of structs has every field in every row. A body that is text keeps its own."""
     body = row.get("body")
+    fields = {name: _given(value) for name, value in row.items() if value is not None}
     if isinstance(body, str):
         with contextlib.suppress(LineError):  # told where the line is answered: body is no object
-            row["body"] = fields_of(body.encode())
-    return {name: value for name, value in row.items() if value is not None}
+            fields["body"] = fields_of(body.encode())
+    return fields
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _given(inner) for name, inner in value.items() if inner is not None}
+    return [_given(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _id(text: bytes, number: int) -> str | None:

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rolecall.platform.errors import InputError
+from rolecall.platform.errors import InputError, UnavailableError
 from rolecall.platform.object_store import located
 from rolecall.serving.llm.batch_file.job import find_lines
 from rolecall.serving.llm.batch_file.line import Reply, no_request
-from rolecall.serving.llm.batch_file.output import answer_file
+from rolecall.serving.llm.batch_file.output import AnswerFile, answer_file
 from rolecall.serving.llm.batch_file.source import open_source
 from tests.services import S3Bucket
 
@@ -64,6 +64,19 @@ def test_a_body_may_be_json_text_in_parquet(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "in.parquet"), {})
     [table], _ = find_lines(source, set(), rows=8)
     assert orjson.loads(source.read(table)[0])["body"] == {"model": "m", "prompt": "p"}
+
+
+def test_rows_of_both_kinds_may_share_a_column_of_bodies(tmp_path: Path) -> None:
+    text = {"model": "m", "prompt": "p", "max_tokens": 3}
+    chat = {"model": "m", "messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b", "name": "n"}]}
+    rows = [
+        {"custom_id": url, "method": "POST", "url": url, "body": body}
+        for url, body in (("/v1/completions", text), ("/v1/chat/completions", chat))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    source = open_source(str(tmp_path / "in.parquet"), {})
+    [table], _ = find_lines(source, set(), rows=8)
+    assert [orjson.loads(line) for line in source.read(table)] == rows
 
 
 def test_an_id_of_two_lines_and_answers_to_another_file_are_refused(tmp_path: Path) -> None:
@@ -116,6 +129,38 @@ def test_answers_are_not_written_over_and_other_files_are_not_gone_on_with(tmp_p
         answer_file(str(path), {}, unfinished=tmp_path, resume=True)
     with pytest.raises(InputError, match="no folder"):
         answer_file(str(tmp_path / "absent" / "out.jsonl"), {}, unfinished=tmp_path, resume=False)
+
+
+@given(st.binary(min_size=1, max_size=40).filter(lambda text: b"\n" not in text))
+def test_a_last_line_of_another_file_is_not_cut_off(text: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "in.jsonl"
+        path.write_bytes(b'{"prompt": "' + text)
+        with pytest.raises(InputError, match=r"line 1 .* is no answer"):
+            answer_file(str(path), {}, unfinished=Path(folder), resume=True)
+        assert path.read_bytes() == b'{"prompt": "' + text
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_computed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no file"):
+        answer_file(str(tmp_path), {}, unfinished=tmp_path, resume=True)
+    with pytest.raises(InputError, match="cannot be reached"):
+        answer_file("nowhere://bucket/out.jsonl", {}, unfinished=tmp_path, resume=False)
+    with (
+        pytest.raises(InputError, match="cannot be written"),
+        answer_file("/proc/out.jsonl", {}, unfinished=tmp_path, resume=False),
+    ):
+        pass
+
+
+def test_answers_that_a_store_refuses_are_kept(tmp_path: Path) -> None:
+    line = Reply(number=1, custom_id="a", status=200, body={}).line()
+    with (
+        pytest.raises(UnavailableError, match=r"the answers are in .*--resume"),
+        AnswerFile(uri=f"file://{tmp_path}", local=tmp_path / "kept.jsonl") as file,
+    ):
+        file.append([line])
+    assert (tmp_path / "kept.jsonl").read_bytes() == line
 
 
 @pytest.mark.slow

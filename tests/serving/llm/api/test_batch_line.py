@@ -62,6 +62,8 @@ def test_a_plain_line_asks_what_its_body_asks_in_an_envelope(body: dict[str, Any
         ({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": []}, "body"),
         ({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {}, "more": 1}, "more"),
         ({"custom_id": "a"}, "no body, prompt or messages"),
+        ({"custom_id": 7, "prompt": "a"}, "custom_id"),
+        ({"custom_id": "", "prompt": "a"}, "custom_id"),
     ],
 )
 def test_a_wrong_envelope_is_named(fields: dict[str, Any], told: str) -> None:
