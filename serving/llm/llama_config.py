@@ -115,7 +115,7 @@ def from_json(config: Mapping[str, Any]) -> LlamaConfig:
         head_width=_integer(config, "head_dim", hidden // max(heads, 1)),
         intermediate=_integer(config, "intermediate_size"),
         context=_integer(config, "max_position_embeddings", 2_048),
-        eps=float(config.get("rms_norm_eps", 1e-6)),
+        eps=_number(config, "rms_norm_eps", 1e-6),
         rope=_rope(config),
         tied=bool(config.get("tie_word_embeddings", False)),
         attention_bias=bool(config.get("attention_bias", False)),
@@ -134,6 +134,8 @@ def from_metadata(file: GgufFile) -> LlamaConfig:
         raise ModelFileError(f"{file.path}: got a rotary width other than the heads' {width}; read: the whole head")
     if file.value("llama.expert_count", int, 0):
         raise ModelFileError(f"{file.path}: got a mixture of experts; read: dense models")
+    if file.value("llama.rope.scale_linear", float, 1.0) != 1.0:
+        raise ModelFileError(f"{file.path}: got llama.rope.scale_linear; read: llama.rope.scaling.type and .factor")
     scaling = file.value("llama.rope.scaling.type", str, "none")
     if "output.weight" not in file.tensors and "token_embd.weight" not in file.tensors:
         raise ModelFileError(f"{file.path}: no token_embd.weight; the file holds no language model")
@@ -162,15 +164,25 @@ def _rope(config: Mapping[str, Any]) -> Rope:
     options = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(options, Mapping):
         raise ModelFileError(f"got rope_scaling {options!r}; read: an object")
-    theta = options.get("rope_theta", config.get("rope_theta", 10_000.0))
+    told = {**config, **options}
+    if _number(told, "partial_rotary_factor", 1.0) != 1.0:
+        raise ModelFileError(f"got partial_rotary_factor {told['partial_rotary_factor']}; read: the whole head")
     return Rope(
-        theta=float(theta),
+        theta=_number(told, "rope_theta", 10_000.0),
         kind=str(options.get("rope_type", options.get("type", "default"))),
-        factor=float(options.get("factor", 1.0)),
-        low=float(options.get("low_freq_factor", 1.0)),
-        high=float(options.get("high_freq_factor", 4.0)),
-        trained=int(options.get("original_max_position_embeddings", 8_192)),
+        factor=_number(options, "factor", 1.0),
+        low=_number(options, "low_freq_factor", 1.0),
+        high=_number(options, "high_freq_factor", 4.0),
+        trained=_integer(options, "original_max_position_embeddings", 8_192),
     )
+
+
+def _number(config: Mapping[str, Any], name: str, default: float) -> float:
+    found = config.get(name)
+    found = default if found is None else found
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        raise ModelFileError(f"config.json: got {name} = {found!r}; allowed: a number")
+    return float(found)
 
 
 def _integer(config: Mapping[str, Any], name: str, default: int | None = None) -> int:

@@ -181,15 +181,18 @@ def test_a_folder_with_something_wrong_is_refused_with_what_is_wrong(tmp_path: P
         load_model(cut)
     other = copy("other")
     settings = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**settings, "intermediate_size": 256}))
-    with pytest.raises(ModelFileError, match="gate_proj"):
-        load_model(other)
-    (other / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 2**30}))
-    with pytest.raises(ModelFileError, match="context = 1073741824"):
-        load_model(other)
-    (other / "config.json").write_text(json.dumps({**settings, "model_type": "bert"}))
-    with pytest.raises(ModelFileError, match="'bert'"):
-        load_model(other)
+    for wrong, words in (
+        ({"intermediate_size": 256}, "gate_proj"),
+        ({"max_position_embeddings": 2**30}, "context = 1073741824"),
+        ({"model_type": "bert"}, "'bert'"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps = 'small'"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": "two"}}, "factor = 'two'"),
+        ({"rope_parameters": {"rope_theta": [1]}}, r"rope_theta = \[1\]"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+    ):
+        (other / "config.json").write_text(json.dumps({**settings, **wrong}))
+        with pytest.raises(ModelFileError, match=words):
+            load_model(other)
     (other / "config.json").write_text("{")
     with pytest.raises(ModelFileError, match="no JSON"):
         load_model(other)
