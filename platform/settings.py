@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rolecall.platform.errors import SettingsError
 from rolecall.platform.gate_rules import GateRules
@@ -221,6 +221,16 @@ class LLMSettings(_Part):
     drain_s: float = Field(
         default=60.0, ge=0, le=86_400, description="how long a replica that leaves may finish its answers"
     )
+
+    @model_validator(mode="after")
+    def _gpus_that_ray_gives(self) -> Self:
+        if self.num_gpus > 1 and not self.num_gpus.is_integer():
+            raise ValueError(f"num_gpus is {self.num_gpus}; allowed: a share of one GPU, or whole ones")
+        if self.placement == "deployment" and self.device != "cpu" and self.tensor_parallel == 1 and not self.num_gpus:
+            raise ValueError(
+                f"device is {self.device} and num_gpus 0; set num_gpus: a replica sees only GPUs it asked for"
+            )
+        return self
 
 
 class RetentionSettings(_Part):

@@ -31,6 +31,8 @@ def test_arguments_win_over_the_environment_and_that_over_the_file(tmp_path: Pat
         {"ROLECALL_SERVE": "x", "ROLECALL_SERVE__PORT": "1"},
         {"ROLECALL_SERVE__PORT": "1", "ROLECALL_SERVE": "x"},
         {"ROLECALL_STORAGE__ARTIFACTS_URI": "gs://bucket/releases"},
+        {"ROLECALL_LLM__NUM_GPUS": "1.5"},
+        {"ROLECALL_LLM__DEVICE": "cuda", "ROLECALL_LLM__PLACEMENT": "deployment"},
     ],
 )
 def test_what_cannot_be_a_setting_is_refused_as_one(environ: dict[str, str]) -> None:

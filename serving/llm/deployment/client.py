@@ -38,6 +38,7 @@ class RemoteEngine:
         self._facts = facts
         self._closed = False
         self._hearing: set[asyncio.Task[None]] = set()
+        self._told: dict[str, Statistics] = {}
 
     @property
     def facts(self) -> EngineFacts:
@@ -94,13 +95,16 @@ class RemoteEngine:
         return Opened(request_ids=first, leave=leave)
 
     async def statistics(self) -> Mapping[str, Statistics]:
-        """Of all replicas that answer soon."""
+        """Of all replicas; what they told last where one of them does not answer soon, until Serve has replaced it."""
         try:
             asked = self._handle.broadcast("statistics")
             told = await asked.results_async(timeout_s=SCRAPE_S, return_exceptions=True)
+        except TimeoutError:
+            return self._told
         except Exception as error:
             raise _told(error) from error
-        return dict(sorted(one for one in told if not isinstance(one, BaseException)))
+        self._told = dict(sorted(one for one in told if not isinstance(one, BaseException)))
+        return self._told
 
     def close(self, *, patience_s: float = 0.0) -> None:
         """Take no more requests. The engines are other processes, which Serve ends."""
@@ -122,4 +126,5 @@ def _told(error: Exception) -> Exception:
 
     if isinstance(error, BackPressureError):
         return EngineBusyError("every replica of the language model is full", retry_after=1.0)
-    return EngineStoppedError(f"no replica of the language model answers: {error}")
+    _LOG.warning("no replica of the language model answers: %s", error)
+    return EngineStoppedError("no replica of the language model answers; the server's log says why")

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from rolecall.platform.settings import LLMSettings, Settings
-from rolecall.serving.llm.api.engine_client import EngineClient, EngineStoppedError, News, Opened
+from rolecall.serving.llm.api.engine_client import EngineClient, EngineFacts, EngineStoppedError, News, Opened
 from rolecall.serving.llm.api.grammar import Grammars
 from rolecall.serving.llm.api.opening import open_loop, open_texts
-from rolecall.serving.llm.deployment.client import reach
+from rolecall.serving.llm.deployment.client import RemoteEngine, reach
 from rolecall.serving.llm.deployment.replica import LLMReplica
 from rolecall.serving.llm.errors import ContextOverflowError, EngineBusyError
 from rolecall.serving.llm.output import Output, joined
@@ -271,3 +271,27 @@ def test_once_closed_nothing_is_taken(use: Callable[..., None]) -> None:
             await engine.open([PROMPT], GREEDY, asyncio.Queue())
 
     use(body)
+
+
+class HungHandle:
+    """A handle to replicas of which one stops answering after it told its counts once."""
+
+    def __init__(self) -> None:
+        self.generate, self.told = self, [[("r1", "one"), ("r2", "two")]]
+
+    def options(self, **_: Any) -> HungHandle:
+        return self
+
+    def broadcast(self, _: str) -> HungHandle:
+        return self
+
+    async def results_async(self, **_: Any) -> list[Any]:
+        if not self.told:
+            raise TimeoutError
+        return self.told.pop()
+
+
+def test_a_replica_that_hangs_takes_no_counts_of_others_with_it() -> None:
+    engine = RemoteEngine(HungHandle(), EngineFacts.__new__(EngineFacts))
+    first, later = asyncio.run(engine.statistics()), asyncio.run(engine.statistics())
+    assert later == first == {"r1": "one", "r2": "two"}
