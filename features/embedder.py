@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -104,12 +103,11 @@ class Embedder:
 
     @cached_property
     def _model(self) -> Any:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        model = SentenceTransformer(str(self.folder), device="cpu", trust_remote_code=False)
+        model = SentenceTransformer(str(self.folder), device="cpu", trust_remote_code=False, local_files_only=True)
         return model.eval()
 
 

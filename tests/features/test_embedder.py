@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,16 @@ def test_it_agrees_with_the_model_as_its_library_runs_it(embedder: Embedder, tex
     model = SentenceTransformer(str(embedder.folder), device="cpu")
     model.max_seq_length = 64
     assert embedder.encode(texts) == pytest.approx(model.encode(texts, normalize_embeddings=True), abs=2e-6)
+
+
+def test_loading_asks_no_hub_and_leaves_it_open_to_other_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the embedder's files are here")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    Embedder(EmbedderSettings()).encode(["nurse"])
+    assert "HF_HUB_OFFLINE" not in os.environ
 
 
 def test_like_texts_are_nearer_than_unlike_ones(embedder: Embedder) -> None:
