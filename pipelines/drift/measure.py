@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,8 @@ MAJOR_SHIFT = 0.25
 LEAST_UNITS = 100
 """People, jobs or requests on either side for an index to be judged: with fewer it is mostly noise."""
 
-LOST = 0.6
-"""A source has lost rows where fewer than this share are left of the smallest of the same weekdays before."""
+LOST = 0.65
+"""A source has lost rows where fewer than this share are left of the middle one of the three same weekdays before."""
 
 _LEAST_SCALE = 1.0
 _RARE = 4.0
@@ -103,7 +104,7 @@ class Shift:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """A source with far fewer people, jobs or requests (`now`) than on any of the weekdays before (`before`)."""
+    """A source with far fewer people, jobs or requests (`now`) than is usual on that weekday (`before`)."""
 
     source: str
     before: int
@@ -111,7 +112,7 @@ class Loss:
 
     def words(self) -> str:
         """What is missing, in words."""
-        return f"had {self.now or 'no'} rows where it had at least {self.before} on such days"
+        return f"had {self.now or 'no'} rows where such days have {self.before}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +345,7 @@ def _lost(statistics: FeatureStatistics, day: date) -> Iterator[Loss]:
         same = [days[other] for back in (1, 2, 3) if (other := day - timedelta(days=WEEK * back)) in days]
         if day not in days or not same:
             continue
-        now, before = days[day].units, min(one.units for one in same)
+        now, before = days[day].units, int(median(one.units for one in same))
         if before >= LEAST_UNITS and now < LOST * before:
             yield Loss(source=source, before=before, now=now)
 
